@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 def pytest_configure() -> None:
     tls_contexts.install()
+    # httpx looks for it in each request, and then in all folders of sys.path.
+    sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
     tmpdir.rmtree = _remove_tree  # type: ignore[assignment, attr-defined]
 
 

@@ -11,7 +11,7 @@ MOORAGE_TEST_SERVED=differential, each read goes to two servers, of which one an
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +140,10 @@ class _Wire(httpx.ASGITransport):
 
 @asynccontextmanager
 async def _served(app: ASGIApp, opened: Runtime) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the application with uvicorn, with answers from memory and without."""
+    """Serve the application with uvicorn, with answers from memory.
+
+    To compare the responses, it is served without them, too.
+    """
 
     async def plain_app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -148,16 +151,17 @@ async def _served(app: ASGIApp, opened: Runtime) -> AsyncIterator[httpx.AsyncCli
         else:
             await app(scope, receive, send)
 
-    async with (
-        serving_app(app, answers=Answers(opened.watch, 16 << 20)) as served,
-        serving_app(plain_app) as plain,
-    ):
+    async with AsyncExitStack() as stack:
+        answers = Answers(opened.watch, 16 << 20)
+        served = await stack.enter_async_context(serving_app(app, answers=answers))
         wire: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport()
         if MODE == "differential":
+            plain = await stack.enter_async_context(serving_app(plain_app))
             wire = Differential(opened, httpx.URL(f"http://127.0.0.1:{plain.port}"))
-        url = f"http://127.0.0.1:{served.port}"
-        async with httpx.AsyncClient(transport=_Wire(app, wire), base_url=url, timeout=30) as http:
-            yield http
+        client = httpx.AsyncClient(
+            transport=_Wire(app, wire), base_url=f"http://127.0.0.1:{served.port}", timeout=30
+        )
+        yield await stack.enter_async_context(client)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
