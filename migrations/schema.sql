@@ -3,7 +3,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0004');
+INSERT INTO "alembic_version" VALUES('0005');
 CREATE TABLE audit_log (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	detail TEXT NOT NULL, 
@@ -145,6 +145,13 @@ CREATE TABLE mirror_tags (
 	checked_at BIGINT NOT NULL, 
 	CONSTRAINT pk_mirror_tags PRIMARY KEY (repository, tag)
 );
+CREATE TABLE mirror_usage (
+	mirror TEXT NOT NULL, 
+	bytes BIGINT NOT NULL, 
+	measured_at BIGINT NOT NULL, 
+	is_evicting INTEGER NOT NULL, 
+	CONSTRAINT pk_mirror_usage PRIMARY KEY (mirror)
+);
 CREATE TABLE mirrors (
 	name TEXT NOT NULL, 
 	prefix TEXT NOT NULL, 
@@ -270,7 +277,7 @@ CREATE TABLE schema_version (
 	min_reader INTEGER NOT NULL, 
 	CONSTRAINT pk_schema_version PRIMARY KEY (id)
 );
-INSERT INTO "schema_version" VALUES(1,4,1);
+INSERT INTO "schema_version" VALUES(1,5,1);
 CREATE TABLE scrub_state (
 	id INTEGER NOT NULL, 
 	is_running BOOLEAN NOT NULL, 

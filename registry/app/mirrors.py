@@ -9,6 +9,7 @@ from registry.services.content.upload_keys import UploadKeys
 from registry.services.maintenance.leases import Leases
 from registry.services.mirrors.blob_receiver import BlobReceiver
 from registry.services.mirrors.blobs import MirroredBlobs
+from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
 from registry.services.mirrors.lookup import MirrorLookup
 from registry.services.mirrors.manifests import MirroredManifests
@@ -27,6 +28,7 @@ class MirrorServices(TypedDict):
     mirrored_blobs: MirroredBlobs
     fills: Fills
     upstreams: Upstreams
+    eviction: Eviction
 
 
 def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> MirrorServices:
@@ -46,4 +48,11 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
         mirrored_blobs=MirroredBlobs(database, content["manifests"], fills, upstreams),
         fills=fills,
         upstreams=upstreams,
+        eviction=Eviction(
+            database,
+            upstreams,
+            content["pulls"],
+            grace=settings.gc.grace_period,
+            read_only=settings.content.read_only,
+        ),
     )

@@ -51,6 +51,7 @@ class Event(StrEnum):
     MIRROR_UPDATE = "mirror.update"
     MIRROR_DELETE = "mirror.delete"
     MIRROR_DEFAULT = "mirror.default"
+    MIRROR_EVICT = "mirror.evict"
 
 
 _NO_ADDRESS = ClientAddress()

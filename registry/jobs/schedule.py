@@ -12,6 +12,7 @@ RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0
 SCRUB_EVERY = 60.0
 HEAL_EVERY = 10.0
+EVICT_EVERY = 10.0
 
 SCRUB = "scrub"
 """Name of the job. The command `scrub` takes the same lease."""
@@ -64,6 +65,7 @@ def list_jobs(
         Job("usage-recount", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
         Job("access-cleanup", TIDY_EVERY, always, access.access_cleanup.run),
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
+        Job("mirror-eviction", EVICT_EVERY, registry.eviction.is_due, registry.eviction.run),
         find_healing(registry),
     ]
 

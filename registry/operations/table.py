@@ -20,7 +20,7 @@ from registry.operations import (
     usage,
     users,
 )
-from registry.operations.mirrors import mirrors
+from registry.operations.mirrors import eviction, mirrors
 from registry.operations.operation import Operation
 
 BASE = "/api/v1"
@@ -43,6 +43,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *keys.OPERATIONS,
     *audit.OPERATIONS,
     *mirrors.OPERATIONS,
+    *eviction.OPERATIONS,
     *gc.OPERATIONS,
     *retention.OPERATIONS,
     *retention_runs.OPERATIONS,

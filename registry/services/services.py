@@ -23,6 +23,7 @@ from registry.services.maintenance.health import Health
 from registry.services.maintenance.scrub import Scrub
 from registry.services.maintenance.store_migration import StoreMigration
 from registry.services.mirrors.blobs import MirroredBlobs
+from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
 from registry.services.mirrors.lookup import MirrorLookup
 from registry.services.mirrors.manifests import MirroredManifests
@@ -72,3 +73,4 @@ class Services:
     mirrored_manifests: MirroredManifests
     mirrored_blobs: MirroredBlobs
     upstreams: Upstreams
+    eviction: Eviction

@@ -28,7 +28,7 @@ from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import pending_deletions, queue, unreadable_manifests
 from registry.metadata.gc.queue import Candidate
 from registry.metadata.maintenance import scrub, usage_checks, usage_recount
-from registry.metadata.mirrors import mirror_tags, mirrors
+from registry.metadata.mirrors import mirror_images, mirror_tags, mirror_usage, mirrors
 from registry.metadata.protection import holds, immutable_tags, removed_manifests
 from registry.metadata.quotas import quotas, usage_counters
 from registry.metadata.retention import rules, usage_of_tags
@@ -133,6 +133,15 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "repositories.is_claimed": lambda tx: repositories.is_claimed(tx, NAME),
     "mirrors.find": lambda tx: mirrors.find(tx, "hub"),
     "mirror_tags.find": lambda tx: mirror_tags.find(tx, NAME, Tag("1")),
+    "mirror_usage.find": lambda tx: mirror_usage.find(tx, "hub"),
+    "mirror_images.find_use": lambda tx: mirror_images.find_use(tx, find(tx), ANY),
+    "mirror_images.list_local_tags": lambda tx: mirror_images.list_local_tags(tx, find(tx), ANY),
+    "mirror_images.is_filling": lambda tx: mirror_images.is_filling(
+        tx, find(tx), [add(tx, image("2"))]
+    ),
+    "mirror_images.list_own_blobs": lambda tx: mirror_images.list_own_blobs(
+        tx, find(tx), [add(tx, image("2"))], "hub/**"
+    ),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
     "pending_deletions.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),
@@ -216,11 +225,17 @@ def explaining(database_url: str) -> Iterator[Explaining]:
     engine.dispose()
 
 
+_STEPS = ("needing", "part", "uses")
+"""The parts of statements that have few rows."""
+
+
 def is_scan(line: str) -> bool:
     """Return whether the plan reads a whole table, except one-row tables and given values."""
     reads_all = line.startswith("SCAN") or "Seq Scan" in line
     has_one = any(table in line for table in SINGLE_ROW)
-    no_table = line in {"SCAN CONSTANT ROW", "SCAN needing"} or "given" in line
+    no_table = (
+        line in {"SCAN CONSTANT ROW", *(f"SCAN {each}" for each in _STEPS)} or "given" in line
+    )
     # This index contains only the rows to be counted.
     is_queue = "ix_usage_counter_repositories_uncounted" in line
     return reads_all and not (has_one or no_table or is_queue)

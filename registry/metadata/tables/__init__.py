@@ -34,7 +34,7 @@ from registry.metadata.tables.maintenance import (
     scrub_state,
     write_freeze,
 )
-from registry.metadata.tables.mirrors import mirror_tags, mirrors
+from registry.metadata.tables.mirrors import mirror_tags, mirror_usage, mirrors
 from registry.metadata.tables.policy import (
     grants,
     policy_changes,
@@ -76,6 +76,7 @@ __all__ = [
     "manifests",
     "metadata",
     "mirror_tags",
+    "mirror_usage",
     "mirrors",
     "pending_deletions",
     "policy_changes",

@@ -32,3 +32,14 @@ mirror_tags = sa.Table(
     # By the database's clock.
     sa.Column("checked_at", sa.BigInteger, nullable=False),
 )
+
+# The bytes of a mirror when they were last measured, by the database's clock.
+mirror_usage = sa.Table(
+    "mirror_usage",
+    metadata,
+    sa.Column("mirror", TEXT, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("measured_at", sa.BigInteger, nullable=False),
+    # 1 while an eviction has begun and is not done.
+    sa.Column("is_evicting", sa.Integer, nullable=False),
+)

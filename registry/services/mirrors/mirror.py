@@ -57,6 +57,11 @@ class Mirror:
         )
 
     @property
+    def pattern(self) -> str:
+        """The pattern of its repositories."""
+        return f"{self.prefix}/**"
+
+    @property
     def is_docker_hub(self) -> bool:
         """Whether names with one component are in the namespace `library`."""
         return urlsplit(self.url).hostname == urlsplit(PRESETS[DOCKER_HUB].url).hostname

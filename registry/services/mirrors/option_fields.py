@@ -14,6 +14,7 @@ class Kind(Enum):
     TEXTS = auto()
     DURATION = auto()
     COUNT = auto()
+    SIZE = auto()
     FLAG = auto()
 
 
@@ -79,6 +80,18 @@ _ALL = (
         "stale_for",
         Kind.DURATION,
         "Time for which tags are served without the upstream if it fails: a duration or `forever`.",
+        "DURATION",
+    ),
+    OptionField(
+        "max_size",
+        Kind.SIZE,
+        "Size above which the images that were not pulled for the longest time are evicted.",
+        "SIZE",
+    ),
+    OptionField(
+        "max_age",
+        Kind.DURATION,
+        "Time after which an image that is not pulled is evicted: a duration or `forever`.",
         "DURATION",
     ),
     OptionField(

@@ -14,7 +14,13 @@ from msgspec.structs import asdict, replace
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import InputInvalidError
 from registry.services.mirrors.option_fields import FIELDS, Kind
-from registry.units import format_duration, parse_duration, parse_url
+from registry.units import (
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+    parse_url,
+)
 
 FOREVER = "forever"
 
@@ -29,6 +35,15 @@ _Duration = Annotated[
         extra_json_schema={
             "pattern": "^([0-9]{1,19}(ms|s|m|h|d)|forever)$",
             "examples": ["5m", "30d", FOREVER],
+        }
+    ),
+]
+_Size = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": "^([0-9]{1,19}(B|KiB|MiB|GiB|TiB))?$",
+            "examples": ["50GiB"],
         }
     ),
 ]
@@ -52,6 +67,8 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tag_ttl: Annotated[_Duration, _describe("tag_ttl")] = "5m"
     negative_ttl: Annotated[_Duration, _describe("negative_ttl")] = "1m"
     stale_for: Annotated[_Duration, _describe("stale_for")] = "30d"
+    max_size: Annotated[_Size, _describe("max_size")] = ""
+    max_age: Annotated[_Duration, _describe("max_age")] = FOREVER
     max_connections: Annotated[_Count, _describe("max_connections")] = 16
     http_proxy: Annotated[_Text, _describe("http_proxy")] = ""
     ca_file: Annotated[_Text, _describe("ca_file")] = ""
@@ -74,6 +91,8 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for name, value in given.items():
             if FIELDS[name].kind is Kind.DURATION:
                 given[name] = _normalize_duration(name, value)
+            elif FIELDS[name].kind is Kind.SIZE:
+                given[name] = _normalize_size(name, value)
         self._check_credentials()
         _parse_patterns((*self.allow, *self.deny))
         for url in self.token_origins:
@@ -101,6 +120,16 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
         if self.password_file and not self.username:
             raise InputInvalidError("`password_file` requires `username`")
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The bytes of `max_size`."""
+        return parse_size(self.max_size) if self.max_size else None
+
+    @property
+    def max_age_s(self) -> float | None:
+        """The seconds of `max_age`."""
+        return None if self.max_age == FOREVER else read_seconds(self.max_age)
 
     def mirrors(self, repository: str) -> bool:
         """Return whether an upstream repository is mirrored."""
@@ -132,6 +161,15 @@ def _normalize_duration(name: str, text: str) -> str:
         raise InputInvalidError(
             f"{name}: {text!r:.80} is not a duration; expected a form such as 30s, 5m, 24h, 90d or "
             f"{FOREVER}"
+        ) from error
+
+
+def _normalize_size(name: str, text: str) -> str:
+    try:
+        return format_size(parse_size(text))
+    except ValueError as error:
+        raise InputInvalidError(
+            f"{name}: {text!r:.80} is not a size; expected a form such as 500MiB or 50GiB"
         ) from error
 
 

@@ -76,6 +76,8 @@ create_mirror  401 403 403 403 403 201
 get_mirror     401 403 403 403 403 200
 test_mirror    401 403 403 403 403 200
 set_mirror     401 403 403 403 403 200
+get_mirror_usage  401 403 403 403 403 200
+evict_images   401 403 403 403 403 200
 delete_mirror  401 403 403 403 403 204
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
@@ -145,6 +147,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_mirror": {"name": "new-{role}", "url": "https://a.example", "prefix": "new/{role}"},
     "set_default_mirror": {"name": "hub"},
     "set_mirror": {"url": "https://a.example"},
+    "evict_images": {"dry_run": True},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -184,6 +187,8 @@ NAMED = {
     "get_mirror": "hub",
     "set_mirror": "hub",
     "test_mirror": "hub",
+    "get_mirror_usage": "hub",
+    "evict_images": "hub",
     "delete_mirror": "quay",
 }
 # Names that do not exist, as replacements for those that do.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.commands.content import mirror_clients
+from registry.cli.commands.content import mirror_clients, mirror_eviction
 from registry.cli.kit import client, confirmation, output, passwords
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
@@ -13,6 +13,7 @@ from registry.services.mirrors.option_fields import FIELDS, Kind
 from registry.services.mirrors.presets import PRESETS
 
 if TYPE_CHECKING:
+    from registry.operations.mirrors.eviction import MirrorUsage
     from registry.operations.mirrors.mirrors import MirrorInfo
 
 _ARGUMENTS: dict[Kind, dict[str, Any]] = {
@@ -20,6 +21,7 @@ _ARGUMENTS: dict[Kind, dict[str, Any]] = {
     Kind.TEXTS: {"nargs": "+", "action": "extend"},
     Kind.DURATION: {},
     Kind.COUNT: {"type": int},
+    Kind.SIZE: {},
     Kind.FLAG: {"action": argparse.BooleanOptionalAction, "default": None},
 }
 
@@ -105,6 +107,7 @@ def declare(mirrors: Parser) -> None:
         if work is show:
             mirror_clients.declare(command)
     confirmation.add_option(command)
+    mirror_eviction.declare(mirrors)
 
 
 def add(args: argparse.Namespace) -> int:
@@ -199,21 +202,28 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors.eviction import get_mirror_usage
     from registry.operations.mirrors.mirrors import get_mirror
 
     if args.format:
         return mirror_clients.show_files(args)
     if args.name is None:
         raise InputInvalidError("give the name of a mirror, or --format for all mirrors")
-    mirror = client.call(args, get_mirror, name=args.name)
+
+    async def work(operations: client.OperationClient) -> tuple[MirrorInfo, MirrorUsage]:
+        mirror = await operations.send(get_mirror, name=args.name)
+        return mirror, await operations.send(get_mirror_usage, name=args.name)
+
+    mirror, usage = client.run(args, work)
     if args.json:
-        output.write_json(mirror)
+        output.write_json({**output.to_json(mirror), "usage": usage})
         return 0
     rows = [
         (name.replace("_", "-"), " ".join(value) if isinstance(value, tuple) else value)
         for name, value in output.to_json(mirror).items()
         if value not in ("", (), None)
     ]
+    rows += mirror_eviction.list_usage(usage, mirror.max_size)
     output.write_table(("OPTION", "VALUE"), rows)
     return 0
 
