@@ -11,6 +11,7 @@ from registry.services.mirrors.blob_receiver import BlobReceiver
 from registry.services.mirrors.blobs import MirroredBlobs
 from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
+from registry.services.mirrors.lists import MirroredLists
 from registry.services.mirrors.lookup import MirrorLookup
 from registry.services.mirrors.manifests import MirroredManifests
 from registry.services.mirrors.mirrors import Mirrors
@@ -26,6 +27,7 @@ class MirrorServices(TypedDict):
     mirror_lookup: MirrorLookup
     mirrored_manifests: MirroredManifests
     mirrored_blobs: MirroredBlobs
+    mirrored_lists: MirroredLists
     fills: Fills
     upstreams: Upstreams
     eviction: Eviction
@@ -46,6 +48,7 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
             database, content["manifests"], upstreams, Leases(database)
         ),
         mirrored_blobs=MirroredBlobs(database, content["manifests"], fills, upstreams),
+        mirrored_lists=MirroredLists(content["tags"], content["referrers"], upstreams),
         fills=fills,
         upstreams=upstreams,
         eviction=Eviction(

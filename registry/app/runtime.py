@@ -33,6 +33,7 @@ class Runtime:
         await self.registry.fills.close()
         await self.access.authenticator.close()
         await self.registry.mirrored_manifests.close()
+        await self.registry.mirrored_lists.close()
         await self.registry.upstreams.close()
         await self.registry.healer.close()
         self.watch.close()

@@ -43,6 +43,9 @@ MAX_MANIFEST = 4 << 20
 """Maximum size of a manifest, in bytes."""
 
 MAX_REDIRECTS = 5
+MAX_REFERRERS = 20_000
+"""Maximum number of referrers of one manifest."""
+
 
 _MAX_PAGE = 8 << 20
 _MAX_PAGES = 1000
@@ -242,6 +245,8 @@ class Upstream:
         try:
             async for page in self._iter_pages(path, self._scope(repository), OCI_INDEX):
                 found += list_descriptors(page, self._where)
+                if len(found) > MAX_REFERRERS:
+                    raise UpstreamProtocolError(f"{self._where} returned too many referrers")
         except UpstreamUnknownError:
             with contextlib.suppress(UpstreamUnknownError):
                 manifest = await self.get_manifest(repository, fallback_tag(digest))

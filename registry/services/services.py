@@ -25,6 +25,7 @@ from registry.services.maintenance.store_migration import StoreMigration
 from registry.services.mirrors.blobs import MirroredBlobs
 from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
+from registry.services.mirrors.lists import MirroredLists
 from registry.services.mirrors.lookup import MirrorLookup
 from registry.services.mirrors.manifests import MirroredManifests
 from registry.services.mirrors.mirrors import Mirrors
@@ -72,5 +73,6 @@ class Services:
     mirror_lookup: MirrorLookup
     mirrored_manifests: MirroredManifests
     mirrored_blobs: MirroredBlobs
+    mirrored_lists: MirroredLists
     upstreams: Upstreams
     eviction: Eviction

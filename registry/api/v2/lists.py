@@ -4,11 +4,13 @@ from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 
+from registry.auth.caller import Validity
 from registry.http.memory import AnswerMemory
 from registry.http.request_context import RequestContext
+from registry.http.warnings import write_warning
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.names import RepositoryName
-from registry.services.content.manifest_cache import ReferrersPage
+from registry.services.mirrors.lists import ListedReferrers, ListedTags
 from storage.digest import Digest
 
 _PAGE = 1000
@@ -20,14 +22,26 @@ def _next_link(path: str, **query: object) -> str:
 
 async def list_tags(context: RequestContext) -> Response:
     n = context.page_size()
-    names = await context.registry.tags.list_names(context.name, n + 1, context.last)
-    response = JSONResponse({"name": str(context.name), "tags": names[:n]})
+    if context.mirrored is not None:
+        lists = context.registry.mirrored_lists
+        found = await lists.list_tags(context.mirrored, n + 1, context.last)
+    else:
+        names = await context.registry.tags.list_names(context.name, n + 1, context.last)
+        found = ListedTags(names)
+    names = found.names
+    headers = _list_warnings(found.problem)
+    response = JSONResponse({"name": str(context.name), "tags": names[:n]}, headers=headers)
     if 0 < n < len(names):
         response.headers["Link"] = _next_link(
             f"/v2/{context.name}/tags/list", n=n, last=names[n - 1]
         )
-    context.allow_reuse()
+    context.allow_reuse(validity=Validity(deadline=found.deadline))
     return response
+
+
+def _list_warnings(problem: str) -> dict[str, str]:
+    """Return the header for a list without what the upstream has; none without a problem."""
+    return {"Warning": write_warning(f"only what is cached: {problem}")} if problem else {}
 
 
 async def list_catalog(context: RequestContext) -> Response:
@@ -59,10 +73,13 @@ async def list_referrers(context: RequestContext) -> Response:
     subject = Digest.parse(context.param("digest"))
     artifact_type = context.query("artifactType") or None
 
-    async def load() -> ReferrersPage:
-        return await context.registry.referrers.get_page(
-            context.name, subject, artifact_type, context.last, context.received_at
-        )
+    async def load() -> ListedReferrers:
+        wanted = (subject, artifact_type, context.last, context.received_at)
+        if context.mirrored is not None:
+            lists = context.registry.mirrored_lists
+            return await lists.list_referrers(context.mirrored, *wanted)
+        page = await context.registry.referrers.get_page(context.name, *wanted)
+        return ListedReferrers(page.raw, page.last)
 
     # Content-Type without parameters: clients compare the exact string.
     headers = {"Content-Type": OCI_INDEX}
@@ -72,8 +89,9 @@ async def list_referrers(context: RequestContext) -> Response:
         query["artifactType"] = artifact_type
     with AnswerMemory(context.authorizer.limits.answers) as memory:
         page = await memory.load(load)
+        headers |= _list_warnings(page.problem)
         if page.last is not None:
             path = f"/v2/{context.name}/referrers/{subject}"
             headers["Link"] = _next_link(path, last=page.last, **query)
-        context.allow_reuse()
+        context.allow_reuse(validity=Validity(deadline=page.deadline))
         return memory.answer(page.raw, headers)

@@ -1,7 +1,6 @@
 """Manifest endpoints (OCI distribution-spec: end-3, 7 and 9)."""
 
 import math
-import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -25,6 +24,7 @@ from registry.http.caching import REVALIDATED, cache_headers
 from registry.http.etags import format_date, has_current, parse_etags
 from registry.http.memory import AnswerMemory
 from registry.http.request_context import RequestContext
+from registry.http.warnings import write_warning
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.references import Reference, Tag, parse_reference
 from registry.services.content.manifests import TagCondition, TagRights
@@ -42,17 +42,6 @@ TAGS_IN_LINE = 10
 
 OVERRIDE = "Moorage-Override"
 IMMUTABLE = "immutable"
-
-
-_WARN_CODE = 299
-"""The code of a `Warning` that clients show. Source: RFC 7234, section 5.5.7."""
-
-_NOT_IN_WARNING = re.compile(r"[^ !#-\[\]-~]")
-
-
-def _quote(text: str) -> str:
-    """Return the text of a `Warning`, in which no character needs an escape."""
-    return _NOT_IN_WARNING.sub("'", text)
 
 
 def _existing_reference(context: RequestContext) -> Reference:
@@ -134,7 +123,7 @@ async def _get_manifest(
         context.allow_reuse(note, Validity(deadline=served.deadline))
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     if served.problem:
-        headers["Warning"] = f'{_WARN_CODE} - "from the cache: {_quote(served.problem)}"'
+        headers["Warning"] = write_warning(f"from the cache: {served.problem}")
     headers["Last-Modified"] = format_date(found.modified_at)
     headers |= cache_headers(context, REVALIDATED)
     if has_current(context.request.headers, str(row.digest), found.modified_at):
