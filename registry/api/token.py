@@ -15,11 +15,13 @@ from starlette.types import Receive, Scope, Send
 from registry import clock
 from registry.auth.authenticator import OIDC_SIGN_IN
 from registry.auth.caller import Caller
+from registry.auth.policy.actions import Action
 from registry.auth.policy.scopes import Scopes
 from registry.errors import (
     CredentialsInvalidError,
     GrantTypeInvalidError,
     MethodUnknownError,
+    TooManyRequestsError,
     UnauthorizedError,
     UnsupportedError,
 )
@@ -145,8 +147,28 @@ class TokenEndpoint:
                 "a bearer token cannot be used here; use Basic credentials"
             )
         self._authorizer.warn_if_readable(request)
-        origin = find_origin(request)
-        return await self._authorizer.auth.authenticate_password(given.name, given.password, origin)
+        origin, auth = find_origin(request), self._authorizer.auth
+        try:
+            return await auth.authenticate_password(given.name, given.password, origin)
+        except (CredentialsInvalidError, TooManyRequestsError):
+            anonymous = await auth.anonymous()
+            if not await self._asks_for_open_mirrors(request, anonymous):
+                raise
+            return anonymous
+
+    async def _asks_for_open_mirrors(self, request: Request, anonymous: Caller) -> bool:
+        """Return whether a request is for nothing but pulls of mirrors that everybody may pull.
+
+        The Docker engine sends its credentials for Docker Hub to a mirror of it (moby issues 30880,
+        33071), and pulls from Docker Hub itself if it gets no token.
+        """
+        asked = Scopes.parse(request.query_params.getlist("scope")).repositories
+        mirrors = await self._mirrors.get(request.scope["moorage.began"])
+        for name, actions in asked.items():
+            found = mirrors.find(name) or mirrors.find_default(name)
+            if actions != {Action.PULL} or found is None or not anonymous.could_pull(found.name):
+                return False
+        return bool(asked)
 
     async def _from_password(self, request: Request, fields: Fields) -> Caller:
         self._authorizer.warn_if_readable(request)

@@ -1,11 +1,13 @@
 """A separate Docker engine: its own folders and socket, no bridge and no firewall rules."""
 
+import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.scenarios.clients.client import PATH, Client, find_program, need_root
 from tests.support.missing import missing
@@ -14,8 +16,10 @@ START, STOP = 60.0, 30.0  # seconds
 
 
 @contextmanager
-def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
-    """Start an engine below `folder`.
+def running_engine(
+    folder: Path, env: dict[str, str], settings: Mapping[str, Any] | None = None
+) -> Iterator[Client]:
+    """Start an engine below `folder`. `settings` are those of its `daemon.json`.
 
     The path must be short, because the engine creates sockets in it.
     """
@@ -27,7 +31,7 @@ def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
     docker = Client(
         find_program("docker", "docker.io", path=beside), env | {"DOCKER_HOST": address}
     )
-    (folder / "daemon.json").write_text("{}")
+    (folder / "daemon.json").write_text(json.dumps(settings or {}))
     log = folder / "dockerd.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -38,6 +38,11 @@ class Site:
     def address(self) -> str:
         return f"localhost:{self.mirror.port}"
 
+    def moorage(self, *arguments: str) -> None:
+        """Run a command on the data of the mirror."""
+        done = launcher.run(*arguments, "--data", str(self.mirror.data), cwd=self.mirror.data)
+        assert done.returncode == 0, done.stderr
+
     def count_pulls(self, image: "Published", digest: str) -> int:
         """Return how often the hub was asked for a manifest of the image."""
         return self.hub.count(f"GET /v2/{image.name}/manifests/{digest}")
@@ -78,16 +83,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ):
         url = f"http://127.0.0.1:{proxy.port}"
         options = ["--upstream", url, "--host", HOST, "--allow-private", "--tag-ttl", "0s"]
-        added = launcher.run(
-            "mirror", "add", HOST, *options, "--data", str(mirror.data), cwd=folder
-        )
-        assert added.returncode == 0, added.stderr
         env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home)}
         settings = home / ".config" / "containers"
         settings.mkdir(parents=True)
         anything = {"default": [{"type": "insecureAcceptAnything"}]}
         (settings / "policy.json").write_text(json.dumps(anything))
-        yield Site(hub, proxy, mirror, home, env)
+        site = Site(hub, proxy, mirror, home, env)
+        site.moorage("mirror", "add", HOST, *options)
+        yield site
 
 
 def write_registries(site: Site, options: str = "") -> None:
@@ -113,7 +116,8 @@ def containerd(site: Site) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def docker(site: Site) -> Iterator[Client]:
-    with short_folder() as folder, running_engine(folder, site.env) as client:
+    settings = {"registry-mirrors": [f"http://{site.address}"]}
+    with short_folder() as folder, running_engine(folder, site.env, settings) as client:
         yield client
 
 
@@ -186,6 +190,18 @@ def test_docker(site: Site, docker: Client) -> None:
     assert reference in docker("images", "--format={{.Repository}}:{{.Tag}}")
     assert site.count_pulls(image, image.amd64) == 1
     assert site.count_pulls(image, image.arm64) == 0
+
+
+@pytest.mark.parametrize("prefix", ["", "docker.io/"])
+def test_docker_with_a_registry_mirror(site: Site, docker: Client, prefix: str) -> None:
+    """The engine sends the name alone, which goes to the default mirror."""
+    image = site.publish()
+    site.moorage("mirror", "default", HOST, "--without-ns")
+    try:
+        docker("pull", f"{prefix}{image.name.removeprefix('library/')}:1")
+    finally:
+        site.moorage("mirror", "default", "refuse")
+    assert site.count_pulls(image, image.amd64) == 1
 
 
 def test_everything_is_served_while_the_hub_is_down(

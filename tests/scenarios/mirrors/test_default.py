@@ -172,6 +172,9 @@ async def client(closed: Place) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
+FAILED_SIGN_INS = 30
+"""The default of `limits.failed_sign_ins`."""
+
 ALICE, BOB = Login("alice", "the password of alice"), Login("bob", "the password of bob")
 
 
@@ -239,3 +242,54 @@ async def test_callers_without_the_mirror_cannot_tell_which_names_exist(
     finally:
         async with operating(closed.mirror) as accounts:
             await accounts.grant("anonymous", f"{PREFIX}/**", "pull")
+
+
+async def test_credentials_of_another_registry_pull_what_everybody_may_pull(
+    upstream: Kit, client: httpx.AsyncClient
+) -> None:
+    """The Docker engine sends its credentials for Docker Hub to a mirror of it."""
+    name, image = new_name(), Image.make("foreign credentials")
+    await push(upstream, name, "1.0", image)
+    foreign = Login("hub-user", "the password at Docker Hub")
+    for scope in (f"repository:{name}:pull", f"repository:{PREFIX}/{name}:pull"):
+        token = await get_token(client, foreign, scope)
+        assert access_of(token)[f"{PREFIX}/{name}"] == {"pull"}
+        signed_in = signed(client, bearer(token)).http
+        assert (await pull(signed_in, f"/v2/{name}", "1.0")).content == image.raw
+    for _ in range(FAILED_SIGN_INS + 1):
+        assert await get_token(client, foreign, f"repository:{name}:pull")
+    assert await get_token(client, ALICE, "repository:team/app:push")
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        [],
+        ["repository:{name}:pull,push"],
+        [f"repository:{PREFIX}/{{name}}:pull", "repository:ghcr.io/{name}:pull"],
+    ],
+    ids=["none", "push", "no mirror"],
+)
+@pytest.mark.parametrize("user", ["alice", "nobody"])
+async def test_wrong_credentials_are_refused_for_anything_else(
+    client: httpx.AsyncClient, user: str, scopes: list[str]
+) -> None:
+    asked = [scope.format(name=new_name()) for scope in scopes]
+    found = await client.get(
+        "/token", params={"scope": asked}, auth=(user, f"a wrong password {new_name()}")
+    )
+    assert (found.status_code, codes(found)) == (401, ["UNAUTHORIZED"])
+
+
+async def test_a_scope_that_is_unknown_here_does_not_hinder_the_others(
+    upstream: Kit, client: httpx.AsyncClient
+) -> None:
+    """Containerd adds the scope of the name at Docker Hub to that of the challenge."""
+    name, image = new_name(), Image.make("two scopes")
+    await push(upstream, name, "1.0", image)
+    asked = ["repository:ghcr.io/unknown:pull", f"repository:{PREFIX}/{name}:pull"]
+    found = await client.get("/token", params={"scope": asked})
+    token = str(found.json()["token"])
+    assert access_of(token) == {f"{PREFIX}/{name}": {"pull"}}
+    signed_in = signed(client, bearer(token)).http
+    assert (await pull(signed_in, f"/{PREFIX}/v2/{name}", "1.0")).content == image.raw
