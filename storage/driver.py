@@ -15,9 +15,10 @@ call ends only after the work that it started on a thread has ended.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from storage.digest import Hasher
+from storage.job_threads import Then
 
 Sink = Callable[[Sequence[memoryview]], None]
 """Takes consecutive bytes on a thread, and may block. They are overwritten after the call."""
@@ -155,6 +156,31 @@ class Upload(Protocol):
 
     async def release(self) -> None:
         """Let another request claim the session. The staged bytes stay."""
+        ...
+
+
+@runtime_checkable
+class WholeDriver(Protocol):
+    """A store that can do all steps of a request on one of its threads, and then pass the job on.
+
+    The result is that of the job. If the caller is cancelled, the job still ends first.
+    """
+
+    async def receive_whole(
+        self, session: str, data: bytes, hasher: Hasher, then: Then
+    ) -> tuple[Upload, Any]:
+        """Claim a session without bytes, append, hash and sync `data`, and pass the job on.
+
+        Returns the claim, which the caller releases, and the result. Raises StagedSizeError if the
+        session has bytes, and as `claim` and `append`. After an error, the claim has ended.
+        """
+        ...
+
+    async def publish_whole(self, session: str, size: int, key: str, then: Then) -> Any:
+        """Claim a session of `size` acknowledged bytes, do as `finish`, and pass the job on.
+
+        Raises StagedSizeError if the session has another number of bytes.
+        """
         ...
 
 

@@ -38,5 +38,9 @@ class UploadLockedError(StoreError):
     """Another request holds the upload's staged bytes, or has just published them."""
 
 
+class StagedSizeError(StoreError):
+    """The session has another number of staged bytes than expected. Nothing was changed."""
+
+
 class UploadDataLostError(StoreError):
     """Fewer bytes are staged than were acknowledged, so the upload cannot continue."""

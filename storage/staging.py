@@ -4,10 +4,12 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Sequence
+from typing import Any
 
 from storage.digest import Digest, Hasher
-from storage.driver import Driver, SessionRecord, StagedReader, Transfer, Upload
+from storage.driver import Driver, SessionRecord, StagedReader, Transfer, Upload, WholeDriver
 from storage.errors import StoreUnavailableError, UploadDataLostError
+from storage.job_threads import Then
 from storage.shield import run_to_completion
 
 CHUNK_SIZE = 1 << 20
@@ -30,6 +32,7 @@ class StagingArea:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._whole = driver if isinstance(driver, WholeDriver) else None
         self._running: OrderedDict[str, Hasher] = OrderedDict()
 
     @property
@@ -40,6 +43,32 @@ class StagingArea:
     async def claim(self, session: str, record: SessionRecord | None = None) -> "StagedUpload":
         """Claim the session's bytes. Raises UploadLockedError while another request holds them."""
         return StagedUpload(self, session, await self._driver.claim(session, record))
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether `receive_whole` and `publish_whole` are possible."""
+        return self._whole is not None
+
+    async def receive_whole(self, session: str, data: bytes, hasher: Hasher, then: Then) -> Any:
+        """Stage all bytes of a session without any, sync them, and pass the job on.
+
+        Returns its result. Raises StagedSizeError if the session has bytes.
+        """
+        assert self._whole is not None  # noqa: S101 - `takes_whole`
+        upload, result = await self._whole.receive_whole(session, data, hasher, then)
+        self.keep_running_hash(session, hasher)
+        await upload.release()
+        return result
+
+    async def publish_whole(self, session: str, size: int, key: str, then: Then) -> Any:
+        """Publish the `size` acknowledged bytes of a session under `key`, and pass the job on.
+
+        Returns its result. Raises StagedSizeError if the session has another number of bytes.
+        """
+        assert self._whole is not None  # noqa: S101 - `takes_whole`
+        result = await self._whole.publish_whole(session, size, key, then)
+        self._running.pop(session, None)
+        return result
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         """Return every key that may hold bytes of the session, if only its row knows them."""

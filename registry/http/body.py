@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
@@ -14,6 +14,16 @@ from storage.driver import Transfer
 
 TRANSFER = "moorage.transfer"
 """The key in the scope of a request under which the server offers a `Transfer` of its body."""
+
+WHOLE = "moorage.whole_body"
+"""The key in the scope of a request under which the server offers the size of its body.
+
+The value is a function that returns the size in bytes if all of the body has arrived and none of it
+was received, else None.
+"""
+
+_TURNS = 2
+"""Turns of the event loop in which the rest of a small body may arrive."""
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
@@ -29,6 +39,33 @@ def find_transfer(request: Request) -> Transfer | None:
     transfer: Transfer | None = request.scope.get(TRANSFER)
     return transfer
 
+
+class WholeBody:
+    """A small request body that may have arrived completely."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    async def find_size(self) -> int | None:
+        """Return its size in bytes if all of it has arrived, else None. Waits for nothing."""
+        find: Callable[[], int | None] | None = self._request.scope.get(WHOLE)
+        if find is None or (read_length(self._request) or 0) > LARGEST_WHOLE:
+            return None
+        for _ in range(_TURNS):
+            if (size := find()) is not None:
+                return size if size <= LARGEST_WHOLE else None
+            await asyncio.sleep(0)
+        return None
+
+    async def receive(self) -> bytes:
+        """Return the body, which has arrived."""
+        message = await self._request.receive()
+        body: bytes = message.get("body", b"")
+        return body
+
+
+LARGEST_WHOLE = 64 << 10
+"""The size of a body up to which it is received at once, in bytes."""
 
 MINIMUM_RATE = 500
 """The minimum rate of a body while it is awaited, in bytes per second. Apache's default."""

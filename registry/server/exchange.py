@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 
-from registry.http.body import TRANSFER
+from registry.http.body import TRANSFER, WHOLE
 from registry.http.sendfile import SENDFILE
 from registry.server.framing_error import FramingError
 from registry.server.head import RequestHead
@@ -70,6 +70,7 @@ class Exchange:
         self._event = asyncio.Event()
         self._pieces: list[bytes] = []
         self._delivered = False
+        self._received = False
         self._disconnected = False
         self._owes_continue = expects_continue
         self._head = b""
@@ -105,7 +106,9 @@ class Exchange:
         # Not kept in the scope of this object, which would then refer to itself. With TLS, the
         # application would wait for each write before it receives more.
         is_offered = not self.body_complete and self._scope["scheme"] == "http"
-        own = {TRANSFER: self.transfer} if is_offered else {}
+        own: dict[str, Any] = {WHOLE: self.find_whole}
+        if is_offered:
+            own[TRANSFER] = self.transfer
         try:
             await app({**self._scope, **own}, self.receive, self.send)
         except asyncio.CancelledError:
@@ -161,11 +164,18 @@ class Exchange:
             return 0
         return await self._channel.transfer_body(sink, most)
 
+    def find_whole(self) -> int | None:
+        """Return the size of the body if all of it waits to be received, else None."""
+        if not self.body_complete or self._delivered or self._received:
+            return None
+        return sum(map(len, self._pieces))
+
     def _take_body(self) -> Message:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self.buffered = 0
         self._delivered = self.body_complete
+        self._received = True
         return {"type": "http.request", "body": body, "more_body": not self.body_complete}
 
     async def send(self, message: Message) -> None:

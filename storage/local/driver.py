@@ -6,9 +6,12 @@ import stat
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from storage.digest import Hasher
 from storage.driver import Reader, SessionRecord, StagedReader, StoredObject
 from storage.errors import ObjectMissingError
+from storage.job_threads import Then
 from storage.local.directory import StoreDirectory, all_shards, fsync_directory
 from storage.local.os_errors import translate_os_errors
 from storage.local.reader import open_reader
@@ -54,6 +57,20 @@ class LocalDriver:
         del record  # the file lock and the file size replace the row
         _require_session_id(session)
         return await LocalUpload.claim(self.directory, self._threads, session)
+
+    async def receive_whole(
+        self, session: str, data: bytes, hasher: Hasher, then: Then
+    ) -> tuple[LocalUpload, Any]:
+        _require_session_id(session)
+        return await LocalUpload.receive_whole(
+            self.directory, self._threads, session, data, hasher, then=then
+        )
+
+    async def publish_whole(self, session: str, size: int, key: str, then: Then) -> Any:
+        _require_session_id(session)
+        return await LocalUpload.publish_whole(
+            self.directory, self._threads, session, size, key, then=then
+        )
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         del session, state, claim  # the end of the session deletes the file

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from storage.job_threads import JobThreads
+from storage.job_threads import JobThreads, Then
 from storage.shield import run_to_completion
 
 T = TypeVar("T")
@@ -22,10 +22,16 @@ class DiskThreads:
         self._writers = JobThreads(THREADS, "disk-write")
 
     async def write(
-        self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
+        self,
+        job: Callable[[], T],
+        on_abandoned: Callable[[T], Awaitable[None]] | None = None,
+        then: Then | None = None,
     ) -> T:
-        """Run a job that writes. `on_abandoned` is as in `run_to_completion`."""
-        return await run_to_completion(self._writers.start(job), on_abandoned)
+        """Run a job that writes.
+
+        `on_abandoned` is as in `run_to_completion`, and `then` as in `JobThreads.start`.
+        """
+        return await run_to_completion(self._writers.start(job, then), on_abandoned)
 
     async def read(
         self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None

@@ -11,10 +11,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storage.digest import Hasher
-from storage.errors import StoreUnavailableError, UploadLockedError
+from storage.errors import StagedSizeError, StoreUnavailableError, UploadLockedError
+from storage.job_threads import Then
 from storage.local.directory import StoreDirectory, fsync_directory
 from storage.local.os_errors import translate_os_errors
 from storage.local.threads import DiskThreads
@@ -67,20 +68,78 @@ class LocalUpload:
         cls, directory: StoreDirectory, threads: DiskThreads, session: str
     ) -> "LocalUpload":
         """Lock the session's staged file, creating it if it is missing."""
-        path = directory.staging / session
 
         def job() -> "LocalUpload":
-            with translate_os_errors("opening staged bytes"):
-                directory.require_mounted()
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                try:
-                    flock_if_still_linked(fd, path)
-                    return cls(directory, threads, path, fd)
-                except BaseException:
-                    os.close(fd)
-                    raise
+            return cls._open(directory, threads, session)
 
         return await threads.write(job, on_abandoned=LocalUpload.release)
+
+    @classmethod
+    def _open(cls, directory: StoreDirectory, threads: DiskThreads, session: str) -> "LocalUpload":
+        path = directory.staging / session
+        with translate_os_errors("opening staged bytes"):
+            directory.require_mounted()
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                flock_if_still_linked(fd, path)
+                return cls(directory, threads, path, fd)
+            except BaseException:
+                os.close(fd)
+                raise
+
+    @classmethod
+    async def receive_whole(
+        cls,
+        directory: StoreDirectory,
+        threads: DiskThreads,
+        session: str,
+        data: bytes,
+        hasher: Hasher,
+        *,
+        then: Then,
+    ) -> tuple["LocalUpload", Any]:
+        """Do as `WholeDriver.receive_whole`."""
+        opened: list[LocalUpload] = []
+
+        def job() -> None:
+            upload = cls._open(directory, threads, session)
+            opened.append(upload)
+            if upload.size:
+                raise StagedSizeError
+            upload._run_now("writing", lambda fd: upload._append_and_sync(fd, data, hasher))  # noqa: SLF001
+
+        try:
+            result: Any = await threads.write(job, then=then)
+        except BaseException:
+            for upload in opened:
+                await upload.release()
+            raise
+        return opened[0], result
+
+    @classmethod
+    async def publish_whole(
+        cls,
+        directory: StoreDirectory,
+        threads: DiskThreads,
+        session: str,
+        size: int,
+        key: str,
+        *,
+        then: Then,
+    ) -> Any:
+        """Do as `WholeDriver.publish_whole`."""
+
+        def job() -> None:
+            upload = cls._open(directory, threads, session)
+            try:
+                if upload.size != size:
+                    raise StagedSizeError
+                upload._is_synced = True  # noqa: SLF001
+                upload._run_now("publishing", lambda fd: upload._publish(fd, key))  # noqa: SLF001
+            finally:
+                upload._close()  # noqa: SLF001
+
+        return await threads.write(job, then=then)
 
     async def _run(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
         self._jobs += 1
@@ -125,11 +184,11 @@ class LocalUpload:
         self._run_now("writing", lambda fd: self._append(fd, pieces, hasher))
 
     async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
-        def job(fd: int) -> None:
-            self._append(fd, (data,), hasher)
-            self._sync_file(fd)
+        await self._run("writing", lambda fd: self._append_and_sync(fd, data, hasher))
 
-        await self._run("writing", job)
+    def _append_and_sync(self, fd: int, data: bytes, hasher: Hasher | None) -> None:
+        self._append(fd, (data,), hasher)
+        self._sync_file(fd)
 
     def _append(self, fd: int, pieces: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
         self._directory.require_free_space(sum(map(len, pieces)))
@@ -205,19 +264,19 @@ class LocalUpload:
             raise
 
     async def finish(self, key: str) -> None:
-        def job(fd: int) -> None:
-            final = self._directory.path(key)
-            if final.exists():
-                # A key belongs to one session, which has ended since the caller read its row.
-                raise UploadLockedError
-            # The rename is synced with the directory of the object, so the staged name is not.
-            self._sync_file(fd)
-            os.rename(self._path, final)  # noqa: PTH104 - without a new Path
-            # Not before the rename: staged bytes that could not be published must stay writable.
-            os.fchmod(fd, 0o400)
-            fsync_directory(final.parent)
+        await self._run("publishing", lambda fd: self._publish(fd, key), last=True)
 
-        await self._run("publishing", job, last=True)
+    def _publish(self, fd: int, key: str) -> None:
+        final = self._directory.path(key)
+        if final.exists():
+            # A key belongs to one session, which has ended since the caller read its row.
+            raise UploadLockedError
+        # The rename is synced with the directory of the object, so the staged name is not.
+        self._sync_file(fd)
+        os.rename(self._path, final)  # noqa: PTH104 - without a new Path
+        # Not before the rename: staged bytes that could not be published must stay writable.
+        os.fchmod(fd, 0o400)
+        fsync_directory(final.parent)
 
     async def abort(self) -> None:
         def job(_fd: int) -> None:

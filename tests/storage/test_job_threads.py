@@ -146,3 +146,72 @@ def test_a_job_of_a_closed_loop_is_dropped() -> None:
     asyncio.run(start())
     held.may_end.set()
     threads.close()
+
+
+async def test_a_job_is_passed_on_after_its_call(threads: JobThreads) -> None:
+    ran: list[str] = []
+
+    def pass_on(job: Job[str]) -> None:
+        ran.append("then")
+        finish_jobs([(job, "of the next thread", None)])
+
+    def call() -> str:
+        ran.append("call")
+        return "of the call"
+
+    assert await threads.start(call, pass_on) == "of the next thread"
+    assert ran == ["call", "then"]
+
+
+async def test_a_job_that_fails_is_not_passed_on(threads: JobThreads) -> None:
+    passed: list[Job[None]] = []
+
+    def fail() -> None:
+        raise ValueError("of the call")
+
+    def refuse(_job: Job[str]) -> None:
+        raise RuntimeError("closed")
+
+    with pytest.raises(ValueError, match="of the call"):
+        await threads.start(fail, passed.append)
+    assert not passed
+    with pytest.raises(RuntimeError, match="closed"):
+        await threads.start(lambda: "done", refuse)
+
+
+async def test_a_task_resumes_in_the_turn_in_which_its_job_ends() -> None:
+    loop = asyncio.get_running_loop()
+    job: Job[str] = Job(loop=loop)
+    order: list[str] = []
+
+    async def wait() -> None:
+        order.append(await job)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    loop.call_soon(job.finish, "done", None)
+    loop.call_soon(order.append, "next")
+    await task
+    assert order == ["done", "next"]
+
+
+async def test_all_callbacks_of_a_job_are_called(threads: JobThreads) -> None:
+    """Also those after the first one, and not one that was removed."""
+    called: list[str] = []
+
+    def first(_job: object) -> None:
+        called.append("first")
+
+    for end in ("finish", "cancel"):
+        held = Held()
+        job = threads.start(held)
+        job.add_done_callback(first)
+        job.add_done_callback(lambda _job: called.append("second"))
+        if end == "cancel":
+            assert job.remove_done_callback(first) == 1
+            job.add_done_callback(lambda _job: called.append("third"))
+            job.cancel()
+        held.may_end.set()
+        await asyncio.wait([job], timeout=60)
+        await asyncio.sleep(0)
+    assert sorted(called) == ["first", "second", "second", "third"]

@@ -13,7 +13,7 @@ from registry.errors import (
     UploadOutOfOrderError,
     UploadUnknownError,
 )
-from registry.http.body import find_transfer, iter_body, read_length
+from registry.http.body import WholeBody, find_transfer, iter_body, read_length
 from registry.http.errors import error_response
 from registry.http.ranges import parse_content_range
 from registry.http.request_context import RequestContext
@@ -54,8 +54,15 @@ def _body(context: RequestContext) -> AsyncIterator[bytes]:
 def _chunk(context: RequestContext) -> Chunk:
     span = parse_content_range(context.request.headers.get("content-range"))
     start, length = span or (None, None)
-    transfer = find_transfer(context.request)
-    return Chunk(_body(context), start, length, read_length(context.request), transfer)
+    request = context.request
+    return Chunk(
+        _body(context),
+        start,
+        length,
+        read_length(request),
+        find_transfer(request),
+        WholeBody(request),
+    )
 
 
 def _upload_id(context: RequestContext) -> str:

@@ -6,7 +6,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
 from registry.metadata.engine.sqlite import SqliteReader, SqliteWriter
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import schema_version
+from storage.job_threads import Job, Then
 from storage.shield import run_to_completion
 
 T = TypeVar("T")
@@ -160,6 +161,33 @@ class Database:
             else:
                 result = await run_to_completion(writer.start(work, actor, durable=durable))
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
+            self._written_at = float("-inf")
+            raise translate(error) from None
+        self._written_at = time.monotonic()
+        return result
+
+    async def write_after(
+        self,
+        start: Callable[[Then], Awaitable[T]],
+        work: Callable[[Transaction], T],
+        *,
+        actor: str,
+        durable: bool = True,
+    ) -> T:
+        """Run `work` as `write` does, after a job on another thread.
+
+        `start` starts that job, which is passed on to the thread of the database without a turn of
+        the event loop. Only for embedded databases.
+        """
+        writer = self._writer
+        assert isinstance(writer, SqliteWriter)  # noqa: S101 - the caller has checked `embedded`
+
+        def then(job: Job[T]) -> None:
+            writer.take_over(job, work, actor, durable=durable)
+
+        try:
+            result = await start(then)
+        except sa.exc.SQLAlchemyError as error:
             self._written_at = float("-inf")
             raise translate(error) from None
         self._written_at = time.monotonic()

@@ -49,6 +49,10 @@ CHECKPOINT_GROWTH = 4 << 20
 CHECKPOINT_COMMITS = 1000
 """Group commits before a checkpoint, even if they wrote little."""
 
+_BEGIN_READ = "BEGIN"
+# A deferred transaction that reads and then writes fails at once with "database is locked".
+_BEGIN_WRITE = "BEGIN IMMEDIATE"
+
 _NORMAL = 1
 _FULL = 2
 
@@ -62,7 +66,18 @@ _PRAGMAS = {
 
 
 def open_engine(path: Path, *, writer: bool) -> sa.Engine:
-    """Return an engine whose connections apply and verify `_PRAGMAS`."""
+    """Return an engine whose connections apply and verify `_PRAGMAS`, and begin transactions."""
+    engine = _open_bare_engine(path, writer=writer)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        run_text(connection, _BEGIN_WRITE if writer else _BEGIN_READ)
+
+    return engine
+
+
+def _open_bare_engine(path: Path, *, writer: bool) -> sa.Engine:
+    """Return an engine as `open_engine`, whose user begins transactions itself."""
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         pool_size=16,
@@ -81,12 +96,18 @@ def open_engine(path: Path, *, writer: bool) -> sa.Engine:
         if not writer:
             connection.execute("PRAGMA query_only=1")
 
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A deferred transaction that reads and then writes fails at once with "database is locked".
-        run_text(connection, "BEGIN IMMEDIATE" if writer else "BEGIN")
-
     return engine
+
+
+def _connect(engine: sa.Engine) -> sa.Connection:
+    """Return a connection of a bare engine, which for SQLAlchemy is always in a transaction.
+
+    So its user can begin and end transactions with statements. SQLAlchemy's own objects for them
+    take more time than a point read.
+    """
+    connection = engine.connect()
+    connection.begin()
+    return connection
 
 
 def create_file(path: Path) -> None:
@@ -109,7 +130,7 @@ class SqliteReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self.engine = open_engine(path, writer=False)
+        self.engine = _open_bare_engine(path, writer=False)
         self._own = threading.local()
         self._opened: list[sa.Connection] = []
         self._threads = JobThreads(READERS, "sql-read")
@@ -120,7 +141,7 @@ class SqliteReader:
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         connection = self._find_connection()
-        run_text(connection, "BEGIN")
+        run_text(connection, _BEGIN_READ)
         try:
             return work(Transaction(connection, "", clock.now_us()))
         finally:
@@ -130,18 +151,11 @@ class SqliteReader:
         return work(SingleRead(self._find_connection(), "", clock.now_us()))
 
     def _find_connection(self) -> sa.Connection:
-        """Return the connection of this thread.
-
-        For SQLAlchemy it is always in a transaction, so that only `_read` begins one. That saves
-        half of the time of a point read.
-        """
+        """Return the connection of this thread."""
         connection: sa.Connection | None = getattr(self._own, "connection", None)
         if connection is None or connection.invalidated:
-            connection = self.engine.connect()
+            connection = self._own.connection = _connect(self.engine)
             self._opened.append(connection)
-            connection.begin()
-            connection.connection.rollback()
-            self._own.connection = connection
         return connection
 
     def close(self) -> None:
@@ -190,7 +204,7 @@ class SqliteWriter:
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         self._log = f"{path}-wal"
         self._clock = clock
-        self._engine = open_engine(path, writer=True)
+        self._engine = _open_bare_engine(path, writer=True)
         self._connection: sa.Connection | None = None
         self._level: int | None = None
         self._lock = WriterLock(path)
@@ -220,8 +234,14 @@ class SqliteWriter:
     ) -> Job[T]:
         """Queue `work` as `submit` does, for a coroutine."""
         job: Job[T] = Job(loop=asyncio.get_running_loop())
-        self._put(_Member(work, actor, durable, job))
+        self.take_over(job, work, actor, durable=durable)
         return job
+
+    def take_over(
+        self, job: Job[T], work: Callable[[Transaction], T], actor: str, *, durable: bool
+    ) -> None:
+        """Queue `work` as the rest of a job, from any thread. Raises RuntimeError after `close`."""
+        self._put(_Member(work, actor, durable, job))
 
     def _put(self, member: _Member) -> None:
         with self._gate:
@@ -267,20 +287,21 @@ class SqliteWriter:
         failure: Exception | None = None
         listener, changes = self.listener, GroupChanges()
         try:
-            connection = self._connection = self._connection or self._engine.connect()
-            with self._begin(connection, members):
-                if len(members) == 1:
-                    done = 1
-                    self._run_alone(connection, members[0], changes)
-                while done < len(members):
-                    done += 1
-                    self._run_member(connection, members[done - 1], changes)
-                    if time.monotonic() - started > BATCH_SECONDS:
-                        break
-                if listener is not None and not _is_open(connection):
-                    listener = None
-                if listener is not None:
-                    listener.before_commit(Transaction(connection, "", self._clock()), changes)
+            connection = self._connection = self._connection or _connect(self._engine)
+            self._begin(connection, members)
+            if len(members) == 1:
+                done = 1
+                self._run_alone(connection, members[0], changes)
+            while done < len(members):
+                done += 1
+                self._run_member(connection, members[done - 1], changes)
+                if time.monotonic() - started > BATCH_SECONDS:
+                    break
+            if listener is not None and not _is_open(connection):
+                listener = None
+            if listener is not None:
+                listener.before_commit(Transaction(connection, "", self._clock()), changes)
+            connection._commit_impl()  # noqa: SLF001 - with its events and errors, see `_connect`
             if listener is not None:
                 listener.after_commit()
         except Exception as error:  # noqa: BLE001 - each caller gets it
@@ -302,7 +323,7 @@ class SqliteWriter:
         if connection is not None:
             connection.close()
 
-    def _begin(self, connection: sa.Connection, members: list[_Member]) -> sa.RootTransaction:
+    def _begin(self, connection: sa.Connection, members: list[_Member]) -> None:
         """Begin the transaction of a group, whose commit is synced if any member is durable.
 
         The level of a connection cannot change within a transaction. A synced commit syncs the
@@ -312,7 +333,7 @@ class SqliteWriter:
         if level != self._level:
             run_text(connection, f"PRAGMA synchronous={level}")
             self._level = level
-        return connection.begin()
+        run_text(connection, _BEGIN_WRITE)
 
     def _run_member(
         self, connection: sa.Connection, member: _Member, changes: GroupChanges

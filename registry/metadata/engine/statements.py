@@ -5,6 +5,7 @@ connection translates the errors. `tests/metadata/engine/test_statements.py` che
 SQLAlchemy that this module relies on.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -71,8 +72,13 @@ class _Text:
         processors: dict[str, Any] = {**compiled._bind_processors, **expanded.processors}  # noqa: SLF001
         names = expanded.positiontup if compiled.positional else list(expanded.parameters)
         self.text = expanded.statement
-        self._is_positional = compiled.positional
-        self._slots = [(name, processors.get(name)) for name in names or ()]
+        self._names = None if compiled.positional else names or []
+        self._pick = _make_picker(names or ())
+        self._converters = [
+            (i, processors[name])
+            for i, name in enumerate(names or ())
+            if processors.get(name) is not None
+        ]
         self._constants = {
             name: each.value for name, each in compiled.binds.items() if not each.required
         }
@@ -85,8 +91,12 @@ class _Text:
         """Return the values in the form that the driver takes."""
         if self._constants or self._elements:
             values = {**self._constants, **values, **self._spread(values)}
-        pairs = [(name, each(values[name]) if each else values[name]) for name, each in self._slots]
-        return tuple([value for _, value in pairs]) if self._is_positional else dict(pairs)
+        picked: Sequence[Any] = self._pick(values)
+        if self._converters:
+            picked = list(picked)
+            for i, convert in self._converters:
+                picked[i] = convert(picked[i])
+        return tuple(picked) if self._names is None else dict(zip(self._names, picked, strict=True))
 
     def _spread(self, values: Values) -> dict[str, Any]:
         """Return the elements of the lists. The last value fills the rest of a list."""
@@ -112,6 +122,13 @@ class _Text:
         for i, convert in self._results or ():
             cells[i] = convert(cells[i])
         return tuple(cells)
+
+
+def _make_picker(names: Sequence[str]) -> Callable[[Values], Sequence[Any]]:
+    """Return a function that returns the values of the names, in their order."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda values: [values[name] for name in names]
 
 
 class _Plan:
@@ -204,8 +221,9 @@ def _run_on_cursor(
 ) -> tuple[Sequence[Row], Sequence[Any], int]:
     """Return the rows of a statement, their description and the row count of the driver."""
     cursor = connection.connection.cursor()
-    for listener in connection.dispatch.before_cursor_execute:
-        sql, parameters = listener(connection, cursor, sql, parameters, None, many)
+    if connection._has_events or connection.engine._has_events:  # noqa: SLF001
+        for listener in connection.dispatch.before_cursor_execute:
+            sql, parameters = listener(connection, cursor, sql, parameters, None, many)
     try:
         if many:
             cursor.executemany(sql, parameters)

@@ -1,5 +1,8 @@
 """Publication of uploads: staged bytes are verified, get their final key, and become a blob."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from registry.errors import DigestMismatchError, UploadBusyError
 from registry.metadata.content import blobs, repositories, uploads
 from registry.metadata.content.blobs import BlobRow, BlobState
@@ -11,6 +14,7 @@ from registry.services.content.blobs import Blobs
 from registry.services.content.upload_keys import UploadKeys, session_unknown
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
+from storage.job_threads import Then
 from storage.keys import blob_key
 from storage.staging import StagedUpload
 
@@ -58,11 +62,20 @@ class Publication:
             return row
         return await self._keys.save_progress(row, staged, key, limited=limited)
 
-    async def link(self, row: UploadRow, digest: Digest, key: str, *, limited: bool) -> None:
+    async def link(
+        self,
+        row: UploadRow,
+        digest: Digest,
+        key: str,
+        *,
+        limited: bool,
+        after: Callable[[Then], Awaitable[Any]] | None = None,
+    ) -> None:
         """Turn published bytes into a blob of the repository, and delete the session.
 
-        Raises QuotaExceededError, after which the caller ends the session, UploadBusyError if
-        another claim has superseded this one, and UploadUnknownError if the session has ended.
+        With `after`, a job publishes the bytes first, as in `Database.write_after`. Raises
+        QuotaExceededError, after which the caller ends the session, UploadBusyError if another
+        claim has superseded this one, and UploadUnknownError if the session has ended.
         """
         blob = BlobRow(digest, row.offset, row.store, key, BlobState.LIVE)
         checked: BlobRow | None = None
@@ -76,9 +89,14 @@ class Publication:
             self._link(tx, row, blob, broken, limited=limited)
             return None
 
-        while (found := await self._db.write(work, actor=row.principal)) is not None:
+        if after is None:
+            found = await self._db.write(work, actor=row.principal)
+        else:
+            found = await self._db.write_after(after, work, actor=row.principal)
+        while found is not None:
             checked = found
             broken = None if await self._blobs.is_whole(found) else found.key
+            found = await self._db.write(work, actor=row.principal)
 
     def _link(
         self, tx: Transaction, row: UploadRow, blob: BlobRow, broken: str | None, *, limited: bool

@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from registry.errors import SizeInvalidError, UploadOutOfOrderError
 from registry.services.quotas.quotas import Room
@@ -11,12 +12,25 @@ from storage.errors import StoreError, UploadLockedError
 from storage.staging import StagedUpload
 
 
+class WholeBody(Protocol):
+    """A small request body that may have arrived completely."""
+
+    async def find_size(self) -> int | None:
+        """Return its size in bytes if all of it has arrived, else None. Waits for nothing."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the body, which has arrived."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A request body.
 
     `start` and `length` are in bytes and set if the request has a Content-Range. `announced` is the
-    Content-Length in bytes. `transfer` receives parts of the body without the event loop.
+    Content-Length in bytes. `transfer` receives parts of the body without the event loop. `whole`
+    receives all of it at once.
     """
 
     body: AsyncIterable[bytes]
@@ -24,6 +38,15 @@ class Chunk:
     length: int | None = None
     announced: int | None = None
     transfer: Transfer | None = None
+    whole: WholeBody | None = None
+
+    def with_body(self, data: bytes) -> "Chunk":
+        """Return the chunk for a body that was received from `whole`."""
+        return replace(self, body=_iterate(data), transfer=None, whole=None)
+
+
+async def _iterate(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 class _LimitedBody:

@@ -27,6 +27,7 @@ from registry.services.content.upload_chunks import Chunk, append_chunk
 from registry.services.content.upload_claims import UploadClaim, UploadClaims
 from registry.services.content.upload_keys import UploadKeys, session_unknown
 from registry.services.content.upload_leases import UploadLeases
+from registry.services.content.whole_uploads import WholeUploads
 from registry.services.quotas.quotas import Quotas
 from storage.digest import Digest
 from storage.errors import UploadDataLostError, UploadLockedError
@@ -88,6 +89,7 @@ class UploadSessions:
         self._watch = watch
         self._unowned = UnownedObjects(database, stores)
         self._claims = UploadClaims(keys, UploadLeases(database))
+        self._whole = WholeUploads(database, keys, publication, self._claims)
 
     async def start(
         self,
@@ -170,7 +172,13 @@ class UploadSessions:
         session.
         """
         limited = await self._quotas.hold_for(name, since)
-        async with self.open(name, principal, upload_id) as session:
+        row = await self.get(name, principal, upload_id)
+        if not limited:
+            done = await self._whole.append(row, chunk)
+            if isinstance(done, UploadRow):
+                return done
+            chunk = done
+        async with self._open_unpublished(row) as session:
             await self._receive(session, chunk, limited=limited, then_sync=True)
             return await self._acknowledge(session, limited=limited)
 
@@ -189,7 +197,10 @@ class UploadSessions:
         DigestMismatchError and QuotaExceededError end the session.
         """
         limited = await self._quotas.hold_for(name, since)
-        async with self._open(name, principal, upload_id) as session:
+        row = await self.get(name, principal, upload_id)
+        if await self._whole.complete(row, chunk, digest, limited=limited):
+            return
+        async with self._open(row) as session:
             row, key = session.row, session.row.key
             if not session.is_published:
                 await self.receive_last(session, chunk, limited=limited)
@@ -261,17 +272,20 @@ class UploadSessions:
         UploadBusyError while another request uses or completes the session, and UploadUnknownError
         as `get`.
         """
-        async with self._open(name, principal, upload_id) as session:
+        found = await self.get(name, principal, upload_id)
+        async with self._open_unpublished(found) as session:
+            yield session
+
+    @contextlib.asynccontextmanager
+    async def _open_unpublished(self, found: UploadRow) -> AsyncIterator[OpenSession]:
+        async with self._open(found) as session:
             if session.is_published:
                 raise _completing()
             yield session
 
     @contextlib.asynccontextmanager
-    async def _open(
-        self, name: RepositoryName, principal: Principal, upload_id: str
-    ) -> AsyncIterator[OpenSession]:
+    async def _open(self, found: UploadRow) -> AsyncIterator[OpenSession]:
         """Use the session exclusively, also if its bytes are published."""
-        found = await self.get(name, principal, upload_id)
         try:
             async with self._claims.acquire(found) as claim:
                 staged = claim.staged
@@ -281,7 +295,7 @@ class UploadSessions:
                     yield session
                 except UploadDataLostError as error:  # the store detects the loss only now
                     await self._abort(row, staged)
-                    raise session_unknown(upload_id) from error
+                    raise session_unknown(row.id) from error
                 except UploadUnknownError:
                     await self._drop_bytes_without_session(session)
                     raise
