@@ -3,7 +3,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0005');
+INSERT INTO "alembic_version" VALUES('0006');
 CREATE TABLE audit_log (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	detail TEXT NOT NULL, 
@@ -277,7 +277,7 @@ CREATE TABLE schema_version (
 	min_reader INTEGER NOT NULL, 
 	CONSTRAINT pk_schema_version PRIMARY KEY (id)
 );
-INSERT INTO "schema_version" VALUES(1,5,1);
+INSERT INTO "schema_version" VALUES(1,6,1);
 CREATE TABLE scrub_state (
 	id INTEGER NOT NULL, 
 	is_running BOOLEAN NOT NULL, 
@@ -320,6 +320,34 @@ CREATE TABLE signing_keys (
 	created_at BIGINT NOT NULL, 
 	changed_at BIGINT NOT NULL, 
 	CONSTRAINT pk_signing_keys PRIMARY KEY (kid)
+);
+CREATE TABLE sync_runs (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	mirror TEXT NOT NULL, 
+	schedule_id INTEGER, 
+	options TEXT NOT NULL, 
+	state TEXT NOT NULL, 
+	progress TEXT NOT NULL, 
+	report TEXT NOT NULL, 
+	created_by TEXT NOT NULL, 
+	created_at BIGINT NOT NULL, 
+	started_at BIGINT, 
+	ended_at BIGINT
+);
+CREATE TABLE sync_schedules (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	mirror TEXT NOT NULL, 
+	options TEXT NOT NULL, 
+	every BIGINT NOT NULL, 
+	next_at BIGINT NOT NULL, 
+	created_by TEXT NOT NULL, 
+	created_at BIGINT NOT NULL
+);
+CREATE TABLE synced_tags (
+	repository TEXT NOT NULL, 
+	tag TEXT NOT NULL, 
+	digest TEXT NOT NULL, 
+	CONSTRAINT pk_synced_tags PRIMARY KEY (repository, tag)
 );
 CREATE TABLE tags (
 	repository_id INTEGER NOT NULL, 
@@ -425,6 +453,10 @@ CREATE INDEX ix_secrets_robot_id ON secrets (robot_id);
 CREATE INDEX ix_sign_in_failures_account_at ON sign_in_failures (account, at);
 CREATE INDEX ix_sign_in_failures_address_at ON sign_in_failures (address, at);
 CREATE INDEX ix_sign_in_failures_at ON sign_in_failures (at);
+CREATE INDEX ix_sync_runs_ended_at ON sync_runs (ended_at);
+CREATE INDEX ix_sync_runs_mirror_id ON sync_runs (mirror, id);
+CREATE INDEX ix_sync_schedules_mirror ON sync_schedules (mirror);
+CREATE INDEX ix_sync_schedules_next_at ON sync_schedules (next_at);
 CREATE INDEX ix_tags_repository_id_digest_name ON tags (repository_id, digest, name);
 CREATE INDEX ix_uploads_active_at ON uploads (active_at);
 CREATE INDEX ix_uploads_principal_active_at ON uploads (principal, active_at);

@@ -18,6 +18,9 @@ from registry.services.mirrors.mirrors import Mirrors
 from registry.services.mirrors.spool import Spool
 from registry.services.mirrors.upstreams import Upstreams
 from registry.services.quotas.quotas import Quotas
+from registry.services.syncs.pull import PullServices
+from registry.services.syncs.syncs import Syncs
+from registry.services.syncs.worker import SyncWorker
 
 
 class MirrorServices(TypedDict):
@@ -31,6 +34,8 @@ class MirrorServices(TypedDict):
     fills: Fills
     upstreams: Upstreams
     eviction: Eviction
+    syncs: Syncs
+    sync_worker: SyncWorker
 
 
 def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> MirrorServices:
@@ -41,13 +46,19 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
     spool = Spool(settings.data, settings.mirrors.spool_size)
     fills = Fills(database, blobs, receiver, spool, most=settings.mirrors.max_fills)
     upstreams = Upstreams(settings.data)
+    mirrors, read_only = Mirrors(database), settings.content.read_only
+    mirrored_manifests = MirroredManifests(
+        database, content["manifests"], upstreams, Leases(database)
+    )
+    mirrored_blobs = MirroredBlobs(database, content["manifests"], fills, upstreams)
+    pulling = PullServices(
+        database, content["manifests"], mirrored_manifests, mirrored_blobs, upstreams
+    )
     return MirrorServices(
-        mirrors=Mirrors(database),
+        mirrors=mirrors,
         mirror_lookup=MirrorLookup(database, core.watch),
-        mirrored_manifests=MirroredManifests(
-            database, content["manifests"], upstreams, Leases(database)
-        ),
-        mirrored_blobs=MirroredBlobs(database, content["manifests"], fills, upstreams),
+        mirrored_manifests=mirrored_manifests,
+        mirrored_blobs=mirrored_blobs,
         mirrored_lists=MirroredLists(content["tags"], content["referrers"], upstreams),
         fills=fills,
         upstreams=upstreams,
@@ -58,4 +69,6 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
             grace=settings.gc.grace_period,
             read_only=settings.content.read_only,
         ),
+        syncs=Syncs(database, read_only=read_only),
+        sync_worker=SyncWorker(pulling, mirrors, Leases(database), read_only=read_only),
     )

@@ -52,6 +52,9 @@ class Event(StrEnum):
     MIRROR_DELETE = "mirror.delete"
     MIRROR_DEFAULT = "mirror.default"
     MIRROR_EVICT = "mirror.evict"
+    MIRROR_SYNC = "mirror.sync"
+    MIRROR_SCHEDULE = "mirror.schedule"
+    MIRROR_UNSCHEDULE = "mirror.unschedule"
 
 
 _NO_ADDRESS = ClientAddress()

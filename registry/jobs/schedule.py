@@ -13,6 +13,7 @@ TIDY_EVERY = 3600.0
 SCRUB_EVERY = 60.0
 HEAL_EVERY = 10.0
 EVICT_EVERY = 10.0
+SYNC_EVERY = 2.0
 
 SCRUB = "scrub"
 """Name of the job. The command `scrub` takes the same lease."""
@@ -67,6 +68,7 @@ def list_jobs(
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
         Job("mirror-eviction", EVICT_EVERY, registry.eviction.is_due, registry.eviction.run),
         find_healing(registry),
+        Job("mirror-sync", SYNC_EVERY, registry.sync_worker.is_due, registry.sync_worker.run),
     ]
 
 

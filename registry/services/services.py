@@ -36,6 +36,8 @@ from registry.services.quotas.quotas import Quotas
 from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRules
 from registry.services.retention.runs import RetentionRuns
+from registry.services.syncs.syncs import Syncs
+from registry.services.syncs.worker import SyncWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,5 @@ class Services:
     mirrored_lists: MirroredLists
     upstreams: Upstreams
     eviction: Eviction
+    syncs: Syncs
+    sync_worker: SyncWorker

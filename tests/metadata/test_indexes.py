@@ -28,7 +28,15 @@ from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import pending_deletions, queue, unreadable_manifests
 from registry.metadata.gc.queue import Candidate
 from registry.metadata.maintenance import scrub, usage_checks, usage_recount
-from registry.metadata.mirrors import mirror_images, mirror_tags, mirror_usage, mirrors
+from registry.metadata.mirrors import (
+    mirror_images,
+    mirror_tags,
+    mirror_usage,
+    mirrors,
+    sync_runs,
+    sync_schedules,
+    synced_tags,
+)
 from registry.metadata.protection import holds, immutable_tags, removed_manifests
 from registry.metadata.quotas import quotas, usage_counters
 from registry.metadata.retention import rules, usage_of_tags
@@ -142,6 +150,13 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "mirror_images.list_own_blobs": lambda tx: mirror_images.list_own_blobs(
         tx, find(tx), [add(tx, image("2"))], "hub/**"
     ),
+    "sync_runs.find": lambda tx: sync_runs.find(tx, "hub", 1),
+    "sync_runs.list_of": lambda tx: sync_runs.list_of(tx, "hub", 9, 9),
+    "sync_runs.list_startable": sync_runs.list_startable,
+    "sync_runs.is_open": lambda tx: sync_runs.is_open(tx, 1),
+    "sync_schedules.is_any_due": sync_schedules.is_any_due,
+    "sync_schedules.list_of": lambda tx: sync_schedules.list_of(tx, "hub"),
+    "synced_tags.list_of": lambda tx: synced_tags.list_of(tx, NAME),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
     "pending_deletions.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),

@@ -115,16 +115,19 @@ def run(
     *,
     create: bool = False,
     with_stores: bool = False,
+    job: "Callable[[Runtime], Awaitable[object]] | None" = None,
 ) -> T:
     """Run `work` with the client that the options select.
 
     With `create`, a registry is created in the data directory if there is none. `with_stores`
-    starts the local stores, for operations that read or write bytes of blobs.
+    starts the local stores, for operations that read or write bytes of blobs. `job` runs next to
+    `work` on a local registry, for operations that a background job of a server carries out. It is
+    cancelled when `work` has ended.
     """
     if not args.url:
         return with_registry(
             args,
-            lambda opened: work(_LocalClient(opened)),
+            lambda opened: _work_next_to(job, opened, work(_LocalClient(opened))),
             create=create,
             with_stores=with_stores,
         )
@@ -137,11 +140,29 @@ def run(
             "the connection is not encrypted: others on the network can read the password or token"
         )
 
-    async def job() -> T:
+    async def send() -> T:
         async with client:
             return await work(_RemoteClient(client, sign_in))
 
-    return asyncio.run(job())
+    return asyncio.run(send())
+
+
+async def _work_next_to(
+    job: "Callable[[Runtime], Awaitable[object]] | None", opened: "Runtime", work: Awaitable[T]
+) -> T:
+    """Return the result of `work`. Raises its error, or that of `job`."""
+    if job is None:
+        return await work
+    working, helping = asyncio.ensure_future(work), asyncio.ensure_future(job(opened))
+    try:
+        await asyncio.wait([working, helping], return_when=asyncio.FIRST_COMPLETED)
+        if helping.done():
+            helping.result()
+        return await working
+    finally:
+        for each in (working, helping):
+            each.cancel()
+        await asyncio.gather(working, helping, return_exceptions=True)
 
 
 def call(args: argparse.Namespace, operation: Handler[Result], **values: Any) -> Result:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Part, Transaction
+from registry.metadata.mirrors import sync_runs, sync_schedules
 from registry.metadata.tables import mirrors
 from registry.oci.names import RepositoryName
 
@@ -72,8 +73,10 @@ def set_default(tx: Transaction, name: str | None, default_for: str | None) -> N
 
 
 def delete(tx: Transaction, name: str) -> bool:
-    """Delete a mirror. Returns False if there is none."""
+    """Delete a mirror with its syncs. Returns False if there is none."""
     tx.change_policy(Part.NOTHING)
+    sync_schedules.delete_of(tx, name)
+    sync_runs.delete_of(tx, name)
     return tx.execute(sa.delete(mirrors).where(_m.name == name)).rowcount > 0
 
 

@@ -52,6 +52,7 @@ from registry.metadata.tables.quota_usage import (
     usage_counters,
 )
 from registry.metadata.tables.retention import retention_rules, retention_run
+from registry.metadata.tables.syncs import sync_runs, sync_schedules, synced_tags
 from registry.metadata.tables.upload_sessions import uploads
 
 __all__ = [
@@ -97,6 +98,9 @@ __all__ = [
     "secrets",
     "sign_in_failures",
     "signing_keys",
+    "sync_runs",
+    "sync_schedules",
+    "synced_tags",
     "tags",
     "unreadable_manifests",
     "uploads",

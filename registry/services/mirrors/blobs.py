@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from registry.errors import (
     BlobUnknownError,
@@ -16,7 +16,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import parse_manifest
 from registry.services.content.manifests import Manifests
-from registry.services.mirrors.download import Body
+from registry.services.mirrors.download import BlobSource, Body
 from registry.services.mirrors.fill import FillReader
 from registry.services.mirrors.fills import Fills
 from registry.services.mirrors.mirror import Mirrored
@@ -52,7 +52,18 @@ class MirroredBlobs:
 
         Raises the errors of `get_size`, and those of `Fills.open`.
         """
+        with _as_unknown(at, digest):
+            return await self._fills.open(at.name, digest, self._find_source(at, digest))
 
+    async def fetch(self, at: Mirrored, digest: Digest, advance: Callable[[int], None]) -> None:
+        """Store a blob as `Fills.fetch` does.
+
+        Raises the errors of `open`.
+        """
+        with _as_unknown(at, digest):
+            await self._fills.fetch(at.name, digest, self._find_source(at, digest), advance)
+
+    def _find_source(self, at: Mirrored, digest: Digest) -> BlobSource:
         @contextlib.asynccontextmanager
         async def source(start: int, size: int | None) -> AsyncIterator[Body]:
             # A size that the manifest does not state could be without end.
@@ -63,8 +74,7 @@ class MirroredBlobs:
             ):
                 yield body
 
-        with _as_unknown(at, digest):
-            return await self._fills.open(at.name, digest, source)
+        return source
 
     async def _find_stated_size(self, at: Mirrored, digest: Digest) -> int | None:
         """Return the size of a blob as a cached manifest states it; None if no manifest does."""

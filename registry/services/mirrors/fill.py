@@ -1,7 +1,7 @@
 """A fill: a blob on its way from an upstream, and the readers of the bytes that have arrived."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 from registry.errors import BusyError
@@ -77,6 +77,22 @@ class Fill:
             await self.release()
             return None
         return FillReader(self, self._bytes)
+
+    async def follow(self, advance: Callable[[int], None]) -> None:
+        """Wait until the fill has ended, and report the bytes that have arrived to `advance`.
+
+        Raises the error of the fill.
+        """
+        self._users += 1
+        try:
+            await _wait(self._begun)
+            position = 0
+            while position < self.size:
+                position = await self.wait_beyond(position)
+                advance(position)
+            await self.wait_for_end()
+        finally:
+            await self.release()
 
     async def release(self) -> None:
         """End one use of the fill, by the fill itself or by a reader."""

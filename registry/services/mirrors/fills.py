@@ -77,20 +77,50 @@ class Fills:
         The fill does not depend on its readers. Raises the error of the upstream, BusyError if
         there is no decision in time, QuotaExceededError and StoreError.
         """
-        key = (name, digest)
-        fill = self._running.get(key)
-        if fill is None:
-            if self._closed:
-                raise shutting_down()
-            fill = self._running[key] = Fill(self._budget)
-            task = asyncio.create_task(self._run(fill, key, source), name=f"fill {digest}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        fill = self._join((name, digest), source)
         try:
             async with asyncio.timeout(DECISION_S):
                 return await fill.join()
         except TimeoutError:
             raise BusyError("the blob is being fetched from the upstream; try again") from None
+
+    async def fetch(
+        self,
+        name: RepositoryName,
+        digest: Digest,
+        source: BlobSource,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Join or start fills of a blob as `open` does, until it is stored.
+
+        `advance` gets the number of bytes that have arrived. Raises the errors of `open`.
+        """
+        most = 0
+
+        def count(position: int) -> None:
+            nonlocal most
+            if position > most:
+                most = position
+                advance(position)
+
+        key = (name, digest)
+        while not await self._is_stored(key):
+            await self._join(key, source).follow(count)
+            if await self._is_stored(key):
+                return
+            await asyncio.sleep(PATIENCE_S)  # another process stores it
+
+    def _join(self, key: _Key, source: BlobSource) -> Fill:
+        """Return the running fill of a blob, or a new one. Raises BusyError on shutdown."""
+        fill = self._running.get(key)
+        if fill is None:
+            if self._closed:
+                raise shutting_down()
+            fill = self._running[key] = Fill(self._budget)
+            task = asyncio.create_task(self._run(fill, key, source), name=f"fill {key[1]}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return fill
 
     async def close(self) -> None:
         """Cancel all fills, drop their bytes, and accept no more."""

@@ -155,7 +155,7 @@ class MirroredManifests:
         A tag that is immutable here stays, whatever the upstream says.
         """
         if isinstance(reference, Digest):
-            await self._store(at, reference, upstream, ())
+            await self.store(at, reference, upstream, ())
             return
         head = await upstream.head_manifest(at.remote, reference)
         current = await self._find(at, reference, time.monotonic())
@@ -163,21 +163,28 @@ class MirroredManifests:
             digest = current.row.digest
         else:
             try:
-                digest = await self._store(at, head.digest or reference, upstream, (reference,))
+                digest = await self.store(at, head.digest or reference, upstream, (reference,))
             except ProtectedError:
                 if current is None:
                     raise
                 digest = current.row.digest
+        await self.confirm(at, reference, digest)
+
+    async def confirm(self, at: Mirrored, tag: Tag, digest: Digest) -> None:
+        """Record that the upstream has the tag at this digest now."""
         await self._db.write(
-            lambda tx: mirror_tags.put(tx, at.name, reference, digest),
+            lambda tx: mirror_tags.put(tx, at.name, tag, digest),
             actor=_principal(at).name,
             durable=False,
         )
 
-    async def _store(
+    async def store(
         self, at: Mirrored, reference: Reference, upstream: "Upstream", tags: tuple[Tag, ...]
     ) -> Digest:
-        """Store a manifest, from the cache or the upstream, and set tags."""
+        """Store a manifest, from the cache or the upstream, and set tags.
+
+        Raises UpstreamError, and the errors of `Manifests.put`.
+        """
         cached = None
         if isinstance(reference, Digest):
             cached = await self._find(at, reference, time.monotonic())

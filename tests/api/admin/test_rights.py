@@ -15,6 +15,7 @@ from registry.operations.table import BASE, OPERATIONS
 from registry.services.mirrors.mirror import Mirror
 from registry.services.mirrors.options import MirrorOptions
 from registry.services.retention.rules import RetentionRule
+from registry.services.syncs.options import SyncOptions
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
@@ -79,6 +80,13 @@ set_mirror     401 403 403 403 403 200
 get_mirror_usage  401 403 403 403 403 200
 evict_images   401 403 403 403 403 200
 delete_mirror  401 403 403 403 403 204
+start_sync     401 403 403 403 403 201
+list_syncs     401 403 403 403 403 200
+get_sync       401 403 403 403 403 200
+cancel_sync    401 403 403 403 403 200
+list_schedules  401 403 403 403 403 200
+create_schedule 401 403 403 403 403 201
+delete_schedule 401 403 403 403 403 204
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200
@@ -148,6 +156,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "set_default_mirror": {"name": "hub"},
     "set_mirror": {"url": "https://a.example"},
     "evict_images": {"dry_run": True},
+    "start_sync": {},
+    "create_schedule": {"every": "6h", "tags": ["{role}"]},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -173,6 +183,7 @@ NAMES = {
     "user": "alice",
     "kid": "{kid}",
     "run": "1",
+    "schedule": "1",
     "digest": str(Digest.of(BLOB)),
 }
 IDS = {"delete_hold": "{hold}"}
@@ -190,6 +201,13 @@ NAMED = {
     "get_mirror_usage": "hub",
     "evict_images": "hub",
     "delete_mirror": "quay",
+    "start_sync": "hub",
+    "list_syncs": "hub",
+    "get_sync": "hub",
+    "cancel_sync": "hub",
+    "list_schedules": "hub",
+    "create_schedule": "hub",
+    "delete_schedule": "hub",
 }
 # Names that do not exist, as replacements for those that do.
 MISSING = {
@@ -238,6 +256,10 @@ async def _sign_up(api: Api) -> dict[str, Login]:
     for name in ("hub", "quay"):
         mirror = Mirror(name, RepositoryName(name), "http://127.0.0.1:1", MirrorOptions())
         await api.opened.registry.mirrors.add(mirror, OPERATOR)
+    for every_s in (60, 120):
+        await api.opened.registry.syncs.request("hub", SyncOptions(), OPERATOR, is_dry=True)
+        options = SyncOptions(tags=(str(every_s),))
+        await api.opened.registry.syncs.add_schedule("hub", options, every_s, OPERATOR)
     for role in ROLES:
         await accounts.token("alice", f"old-{role}")
         await api.opened.access.quotas.set(f"old-quota/{role}", 1024, OPERATOR)

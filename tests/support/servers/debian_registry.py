@@ -41,7 +41,10 @@ def debian_registry(
     port = free_port()
     settings: dict[str, object] = {
         "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "blobs")},
+            "delete": {"enabled": True},
+        },
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     if user:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.commands.content import mirror_clients, mirror_eviction
+from registry.cli.commands.content import mirror_clients, mirror_eviction, mirror_sync
 from registry.cli.kit import client, confirmation, output, passwords
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
@@ -15,6 +15,7 @@ from registry.services.mirrors.presets import PRESETS
 if TYPE_CHECKING:
     from registry.operations.mirrors.eviction import MirrorUsage
     from registry.operations.mirrors.mirrors import MirrorInfo
+    from registry.operations.mirrors.syncs import ScheduleInfo
 
 _ARGUMENTS: dict[Kind, dict[str, Any]] = {
     Kind.TEXT: {},
@@ -108,6 +109,7 @@ def declare(mirrors: Parser) -> None:
             mirror_clients.declare(command)
     confirmation.add_option(command)
     mirror_eviction.declare(mirrors)
+    mirror_sync.declare(mirrors)
 
 
 def add(args: argparse.Namespace) -> int:
@@ -204,19 +206,24 @@ def list_all(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     from registry.operations.mirrors.eviction import get_mirror_usage
     from registry.operations.mirrors.mirrors import get_mirror
+    from registry.operations.mirrors.syncs import list_schedules
 
     if args.format:
         return mirror_clients.show_files(args)
     if args.name is None:
         raise InputInvalidError("give the name of a mirror, or --format for all mirrors")
 
-    async def work(operations: client.OperationClient) -> tuple[MirrorInfo, MirrorUsage]:
+    async def work(
+        operations: client.OperationClient,
+    ) -> tuple[MirrorInfo, MirrorUsage, list[ScheduleInfo]]:
         mirror = await operations.send(get_mirror, name=args.name)
-        return mirror, await operations.send(get_mirror_usage, name=args.name)
+        usage = await operations.send(get_mirror_usage, name=args.name)
+        found = await operations.send(list_schedules, name=args.name)
+        return mirror, usage, found.items
 
-    mirror, usage = client.run(args, work)
+    mirror, usage, schedules = client.run(args, work)
     if args.json:
-        output.write_json({**output.to_json(mirror), "usage": usage})
+        output.write_json({**output.to_json(mirror), "usage": usage, "schedules": schedules})
         return 0
     rows = [
         (name.replace("_", "-"), " ".join(value) if isinstance(value, tuple) else value)
@@ -225,6 +232,7 @@ def show(args: argparse.Namespace) -> int:
     ]
     rows += mirror_eviction.list_usage(usage, mirror.max_size)
     output.write_table(("OPTION", "VALUE"), rows)
+    mirror_sync.write_schedules(schedules)
     return 0
 
 

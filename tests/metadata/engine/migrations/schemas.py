@@ -14,7 +14,14 @@ from registry.metadata.engine.migrate import VERSION, SchemaState
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions, unreadable_manifests
 from registry.metadata.maintenance import scrub
-from registry.metadata.mirrors import mirror_tags, mirror_usage, mirrors
+from registry.metadata.mirrors import (
+    mirror_tags,
+    mirror_usage,
+    mirrors,
+    sync_runs,
+    sync_schedules,
+    synced_tags,
+)
 from registry.metadata.mirrors.mirrors import MirrorRow
 from registry.metadata.protection import holds, immutable_tags
 from registry.oci.names import RepositoryName
@@ -69,6 +76,9 @@ def fill(url: str) -> None:
         mirrors.set_default(tx, "hub", "names")
         mirror_tags.put(tx, RepositoryName("hub/a"), Tag("1"), row.digest)
         mirror_usage.put(tx, "hub", 1, is_evicting=False)
+        sync_schedules.insert(tx, "hub", "{}", 9)
+        sync_runs.insert(tx, "hub", None, "{}")
+        synced_tags.put(tx, RepositoryName("hub/a"), Tag("1"), row.digest)
 
     async def job() -> None:
         database = Database(url)

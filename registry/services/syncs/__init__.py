@@ -1,0 +1,1 @@
+"""Synchronization of mirrors: copies of many images at once, on demand or by a schedule."""
