@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import Struct
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
@@ -20,8 +20,7 @@ from registry.services.maintenance.startup import Startup
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class StartRules:
+class StartRules(Struct, frozen=True):
     """Callbacks for a server that may start before its database or store is available."""
 
     prepare: Callable[[], None]

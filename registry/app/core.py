@@ -1,6 +1,6 @@
 """The parts that all capabilities share: settings, database, stores and access policy."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.app.stores import open_stores
 from registry.auth.policy.policy_cache import PolicyCache
@@ -11,8 +11,7 @@ from storage.driver import Driver
 from storage.stores import Stores
 
 
-@dataclass(frozen=True, slots=True)
-class Core:
+class Core(Struct, frozen=True):
     """The parts that all capabilities share."""
 
     settings: Settings

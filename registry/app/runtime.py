@@ -1,6 +1,6 @@
 """An open registry."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.auth.keys.keyring import Keyring
 from registry.metadata.engine.database import Database
@@ -12,8 +12,7 @@ from storage.driver import Driver
 from storage.stores import Stores
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """An open registry with its database, stores and keys."""
 
     database: Database

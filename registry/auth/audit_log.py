@@ -1,9 +1,10 @@
 """Writes the audit log: the event, its target, actor and address. It never contains secrets."""
 
 import json
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from registry.auth.client_address import ClientAddress
 from registry.logs import cut
@@ -60,8 +61,7 @@ class Event(StrEnum):
 _NO_ADDRESS = ClientAddress()
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(Struct, frozen=True):
     """The principal who does something, and the client address."""
 
     name: str

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from registry import clock
 from registry.auth.caller import OPEN, Caller, Validity, rights_of_actions

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from registry.auth.policy.actions import (
     ALL_RIGHTS,
@@ -47,8 +48,7 @@ def needed_actions(action: Action) -> frozenset[Action]:
 _NOT_ADMIN = ALL_RIGHTS - {GrantAction.ADMIN}
 
 
-@dataclass(frozen=True, slots=True)
-class Validity:
+class Validity(Struct, frozen=True):
     """How long a decision holds if no change of the policy or the content ends it before.
 
     `expires_at` is in microseconds since the epoch, `deadline` a value of `time.monotonic`.
@@ -65,8 +65,7 @@ class Validity:
 ALWAYS = Validity()
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """The caller of a request.
 
     `scopes` are those of the caller's token; None means that no token limits the caller. `rights`

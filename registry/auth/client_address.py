@@ -1,11 +1,11 @@
 """Client addresses, for rate limits and the audit log."""
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class ClientAddress:
+
+class ClientAddress(Struct, frozen=True):
     """The client address and the request ID, both empty for the command line."""
 
     address: str = ""

@@ -5,8 +5,9 @@ Every command imports this module, so it imports nothing slow.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
+
+from msgspec import Struct
 
 from registry.auth.policy.subjects import parse_account_name
 from registry.errors import AccountNameInvalidError, ConfigError
@@ -20,8 +21,7 @@ _EVERYTHING: Final = "*"
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
-class OidcRule:
+class OidcRule(Struct, frozen=True):
     """A rule that maps a token to a robot if all `claims` match; each needs one of its values."""
 
     robot: str
@@ -35,8 +35,7 @@ class OidcRule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class OidcSettings:
+class OidcSettings(Struct, frozen=True):
     """`[[auth.oidc]]`: an issuer whose ID tokens are exchanged for tokens of robots.
 
     Its keys come from `jwks_url` or from `jwks_file`, relative to the data directory; otherwise

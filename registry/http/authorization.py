@@ -7,8 +7,8 @@ import base64
 import logging
 import re
 import time
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.requests import Request
 
 from registry import logs
@@ -43,16 +43,14 @@ _NOT_QUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 """Characters that `error_description` must not contain. Source: RFC 6750, section 3."""
 
 
-@dataclass(frozen=True, slots=True)
-class Basic:
+class Basic(Struct, frozen=True):
     """The user name and the password of a request."""
 
     name: str
     password: str
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """The bearer token of a request."""
 
     text: str

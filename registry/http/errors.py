@@ -7,9 +7,9 @@ a 4xx. INVALID, NOT_FOUND and CONFLICT are codes of the admin API.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from registry import errors
@@ -20,8 +20,7 @@ RETRY_AFTER = "5"
 """The time after which a client may retry a request that got 503 or 507, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorEntry:
+class ErrorEntry(Struct, frozen=True):
     """The HTTP status, code and headers of an error."""
 
     status: int

@@ -1,9 +1,9 @@
 """A request that was answered, as metrics and the access log describe it."""
 
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
 from prometheus_client import Counter
 
 from registry import access_log, metrics
@@ -12,8 +12,7 @@ from registry.access_log import AccessLine, LoggedCaller, LoggedRequest
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-@dataclass(frozen=True, slots=True)
-class Handled:
+class Handled(Struct, frozen=True):
     """A request and its response. `received` and `sent` are the bytes of the bodies."""
 
     route: str

@@ -6,7 +6,8 @@ is one for each range, in the requested order, and ranges are never merged.
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from registry.http.ranges import Part
 from storage.driver import Reader
@@ -24,8 +25,7 @@ FLUSH = 64 * 1024
 """The number of bytes of small parts that are sent together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Multipart:
+class Multipart(Struct, frozen=True):
     """A body with `parts` of a blob of `size` bytes."""
 
     parts: Sequence[Part]

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,8 +33,7 @@ _DIGITS = 9
 """The number of digits above which a page size exceeds every cap."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(Struct, frozen=True):
     """An authorized request."""
 
     request: Request
@@ -138,8 +137,7 @@ class RequestContext:
 Handler = Callable[[RequestContext], Awaitable[Response | ASGIApp]]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A path of the route table with the action and the handler of each method."""
 
     path: str

@@ -5,7 +5,8 @@ It puts a `Reuse` into the scope, and the endpoint that decides fills it in.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.auth.caller import Validity
 from registry.http.handled import Handled
@@ -15,8 +16,7 @@ SCOPE = "moorage.reuse"
 """The key of the `Reuse` in the ASGI scope. It is missing if no response may be repeated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """The terms under which a response may be repeated.
 
     It depends on the policy, on the content of `repository`, and for as long as `validity` says on
@@ -32,8 +32,7 @@ class Terms:
     note: Callable[[], None] | None = None
 
 
-@dataclass(slots=True)
-class Reuse:
+class Reuse(Struct):
     """The terms, if the endpoint allows reuse, and the request as the access log describes it."""
 
     terms: Terms | None = None

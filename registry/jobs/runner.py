@@ -6,7 +6,8 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.errors import DatabaseUnavailableError
 from registry.services.maintenance.leases import Leases
@@ -26,8 +27,7 @@ TIMEOUT_S = 3.0
 """Seconds that running work has to finish on shutdown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A background job.
 
     `run` does a bounded amount of work and returns how much it did. It is called until it returns

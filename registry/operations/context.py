@@ -1,6 +1,6 @@
 """The caller of an operation of the admin API, and what the caller may administer."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor
 from registry.auth.caller import Caller
@@ -12,8 +12,7 @@ from registry.services.access.access import AccessServices
 from registry.services.services import Services
 
 
-@dataclass(frozen=True, slots=True)
-class OperationContext:
+class OperationContext(Struct, frozen=True):
     """The context of an operation. `caller` is None for the operator, who may do everything."""
 
     registry: Services

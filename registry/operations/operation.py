@@ -9,6 +9,7 @@ from inspect import getdoc
 from typing import Any, get_type_hints
 
 import msgspec
+from msgspec import Struct
 
 from registry.errors import DeniedError, InputInvalidError, RegistryError
 from registry.operations.context import OperationContext
@@ -20,8 +21,7 @@ WITHOUT_BODY = {"GET", "DELETE"}
 _FIELD = re.compile(r"{(\w+)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(Struct, frozen=True):
     """A permission. It is checked first, so that a refusal does not reveal what exists."""
 
     description: str

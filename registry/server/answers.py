@@ -13,9 +13,9 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from msgspec import Struct, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import clock, metrics
@@ -70,8 +70,7 @@ class Currency(Protocol):
     def subscribe(self, forget: Callable[[frozenset[RepositoryName] | None], None]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """What responses depend on besides the request: both ends of the connection, and its scheme.
 
     `client` is empty if the peer is a proxy whose headers name the client. The address of a proxy
@@ -82,8 +81,7 @@ class Peer:
     client: str
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(Struct, eq=False):
     """A response without `Date` and the value of `X-Request-Id`."""
 
     start: bytes

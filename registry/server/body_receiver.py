@@ -8,7 +8,8 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.server.body_framing import READ_BULK, ChunkedBody, FixedBody
 from registry.server.framing_error import FramingError
@@ -38,8 +39,7 @@ A call does not wait while other bodies wait for a thread.
 _local = threading.local()
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
+class Burst(Struct, frozen=True):
     """The bytes of a body that a call has received.
 
     `size` is their number. They are in `data` unless a sink took them. `rest` are the bytes after

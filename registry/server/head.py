@@ -5,7 +5,8 @@ request would let one client inject a request of another client (request smuggli
 """
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.server.framing_error import FramingError
 
@@ -40,8 +41,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """A parsed request head.
 
     The names in `headers` are in lower case. `length` is the size of the body in bytes, None with

@@ -1,12 +1,11 @@
 """Limits on the resources of one client, of one address and of all clients together."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.units import Network
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
+class ServerLimits(Struct, frozen=True):
     """The limits of a server. Times are in seconds, sizes in bytes.
 
     `connections` is the maximum number of open connections of a process, `per_address` that of one

@@ -8,8 +8,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from registry import metrics
 
@@ -36,8 +37,7 @@ class Channel(Protocol):
     def abort(self) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class WaitingRequest:
+class WaitingRequest(Struct, eq=False):
     """A request, and the key of its response in the memory.
 
     `client` is the address of the client; empty if header fields name it. `began` is the time of

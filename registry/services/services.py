@@ -1,6 +1,6 @@
 """Services of the registry as the front ends see them, one object per noun."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.services.content.blob_writer import BlobWriter
 from registry.services.content.blobs import Blobs
@@ -40,8 +40,7 @@ from registry.services.syncs.syncs import Syncs
 from registry.services.syncs.worker import SyncWorker
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """All services over one database and its stores."""
 
     repositories: Repositories

@@ -20,6 +20,7 @@ NOT_LOADED = [
     "psycopg",
     "pygments",
     "rich",
+    "sqlalchemy.dialects.postgresql",
     "sqlalchemy.orm",
 ]
 

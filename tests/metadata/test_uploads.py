@@ -1,9 +1,9 @@
 """Tests of upload sessions as rows: found by id, advanced, listed when idle, deleted."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from registry.metadata import tables
 from registry.metadata.content import uploads

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Self
 
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -34,8 +34,7 @@ MAX_STEP = 8 << 20
 """The maximum number of bytes of a file to send in one message."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobContent:
+class BlobContent(Struct, frozen=True):
     """The blob of a response. `modified_at` is in microseconds; None if it is not stored yet."""
 
     digest: Digest

@@ -18,7 +18,8 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from registry import clock
 from registry.auth.audit_log import Actor, Event, record
@@ -43,8 +44,7 @@ _MOST_WAITING = 65_536
 _Pair = tuple[str, str]
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(Struct):
     """The passwords of one address, checked one at a time. `free_at` is monotonic time."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -52,8 +52,7 @@ class _Queue:
     free_at: float = 0.0
 
 
-@dataclass(slots=True)
-class Turn:
+class Turn(Struct):
     """One check of a password. After a correct one, the next check starts without a pause."""
 
     is_right: bool = False

@@ -3,9 +3,9 @@
 import copy
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from registry.auth.policy.actions import ALL_RIGHTS, GrantAction, Rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
@@ -22,8 +22,7 @@ _BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A grant, parsed from its row."""
 
     id: int
@@ -32,8 +31,7 @@ class Grant:
     rights: Rights
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """An upper bound on what a secret allows in the repositories of a pattern."""
 
     pattern: RepositoryPattern

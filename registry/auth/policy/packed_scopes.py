@@ -9,8 +9,9 @@ name that collides by chance gives its bearer no more than the grants do.
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from registry.auth.policy.actions import Action
 from registry.auth.policy.scopes import Scopes, parse_actions, write_actions
@@ -21,8 +22,7 @@ _SIZE = 6
 """The size of a digest, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackedScopes:
+class PackedScopes(Struct, frozen=True):
     """The scopes of one token. Each group of actions has the sorted digests of its repositories."""
 
     token_id: str

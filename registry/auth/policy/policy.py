@@ -4,8 +4,9 @@ import copy
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from registry.auth.policy.actions import (
     ALL_RIGHTS,
@@ -47,8 +48,7 @@ Row = TypeVar("Row", UserRow, RobotRow)
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """An access decision with its reason: the grants that allow it, or a sentence."""
 
     allowed: bool
@@ -56,8 +56,7 @@ class Decision:
     grants: tuple[Grant, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """The user or robot that owns a valid credential, with the bounds of the credential."""
 
     name: str

@@ -1,12 +1,11 @@
 """Principals: the identities of callers."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.auth.policy.subjects import ROBOT_SIGN_IN
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """The identity of a caller. `name` appears in the audit log and in upload sessions.
 
     `credential` is what the caller signed in with, as the policy knows it: `user:NAME:GENERATION`,

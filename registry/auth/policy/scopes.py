@@ -6,8 +6,9 @@ the port of a host.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from registry.auth.policy.actions import Action
 from registry.errors import NameInvalidError, TooManyScopesError
@@ -30,8 +31,7 @@ def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
     return frozenset(action for action in _REPOSITORY_ACTIONS if action.value in given)
 
 
-@dataclass(frozen=True, slots=True)
-class Scopes:
+class Scopes(Struct, frozen=True):
     """The actions by repository, and whether the whole catalog may be listed."""
 
     repositories: Mapping[RepositoryName, frozenset[Action]]

@@ -1,9 +1,10 @@
 """Subjects of grants: users, groups, robots, `authenticated` and `anonymous`."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
+
+from msgspec import Struct
 
 from registry.errors import AccountNameInvalidError, SubjectInvalidError
 
@@ -84,8 +85,7 @@ class SubjectKind(StrEnum):
     ANONYMOUS = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """The subject of a grant. `name` is empty for `authenticated` and `anonymous`."""
 
     kind: SubjectKind

@@ -5,10 +5,10 @@ Source: Distribution's token specification, JWT.
 
 import json
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 import jwt
+from msgspec import Struct
 
 from registry import clock
 from registry.auth.keys.jose import VerificationKey, public_keys, verify
@@ -37,8 +37,7 @@ SURE = 500
 _PACKED = "access_digests"
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(Struct, frozen=True):
     """An issued token. `life` is in seconds, `at` in microseconds."""
 
     token: str
@@ -48,8 +47,7 @@ class Issued:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class TokenClaims:
+class TokenClaims(Struct, frozen=True):
     """The claims of a token of this registry.
 
     `since` is the policy revision at which the token was issued. `expires` is in seconds since the

@@ -1,8 +1,7 @@
 """Rows of recent failed sign-ins, counted for rate limits."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import sign_in_failures
@@ -10,8 +9,7 @@ from registry.metadata.tables import sign_in_failures
 _f = sign_in_failures.c
 
 
-@dataclass(frozen=True, slots=True)
-class FailureCounts:
+class FailureCounts(Struct, frozen=True):
     """The number of failures since a time, and the time of the oldest in microseconds."""
 
     count: int

@@ -1,9 +1,9 @@
 """Rows of grants: subject, pattern of repositories, actions."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
@@ -12,8 +12,7 @@ from registry.metadata.tables import grants
 _g = grants.c
 
 
-@dataclass(frozen=True, slots=True)
-class GrantRow:
+class GrantRow(Struct, frozen=True):
     """A grant. `actions` is a comma-separated text."""
 
     id: int

@@ -1,9 +1,9 @@
 """Rows of groups and their members."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.access.users import UserRow
 from registry.metadata.engine.statements import insert_into
@@ -14,8 +14,7 @@ _g = groups.c
 _m = group_members.c
 
 
-@dataclass(frozen=True, slots=True)
-class GroupRow:
+class GroupRow(Struct, frozen=True):
     """A group of users."""
 
     id: int

@@ -1,9 +1,9 @@
 """The access policy and all quota patterns, loaded in one read, with their revision."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.access import grants, groups, robots, secrets, signing_keys, users
 from registry.metadata.access.grants import GrantRow
@@ -25,16 +25,14 @@ KEPT = 10_000
 """Number of policy revisions whose changes are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(Struct, frozen=True):
     """The last removal of a repository: the policy revision and the time in microseconds."""
 
     revision: int
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyRows:
+class PolicyRows(Struct, frozen=True):
     """The rows of the policy at `revision`, and the patterns of all quotas."""
 
     revision: int
@@ -80,8 +78,7 @@ def _load(tx: Transaction) -> PolicyRows:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyChanges:
+class PolicyChanges(Struct, frozen=True):
     """The policy changes up to `revision`: the current rows under the changed keys.
 
     A changed key whose row was deleted has no row here. `keys` and `quotas` are None if unchanged.

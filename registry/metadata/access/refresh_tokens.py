@@ -1,8 +1,7 @@
 """Rows of refresh tokens, each valid for one credential and service until revoked."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import refresh_tokens
@@ -16,8 +15,7 @@ Each `docker login` creates a token, and a client that forgets its token does no
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshTokenRow:
+class RefreshTokenRow(Struct, frozen=True):
     """A refresh token. `hash` is a keyed hash; `used_at` is in microseconds."""
 
     id: str

@@ -2,9 +2,9 @@
 
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
@@ -13,8 +13,7 @@ from registry.metadata.tables import refresh_tokens, robots, secrets, uploads
 _r = robots.c
 
 
-@dataclass(frozen=True, slots=True)
-class RobotRow:
+class RobotRow(Struct, frozen=True):
     """A robot. Times are in microseconds; `expires_at` is None for a robot that does not expire."""
 
     id: int

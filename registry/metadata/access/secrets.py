@@ -1,9 +1,9 @@
 """Rows of secrets created by the registry: personal access tokens and robot secrets."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.access.robots import RobotRow
 from registry.metadata.access.users import UserRow
@@ -14,8 +14,7 @@ from registry.metadata.tables import refresh_tokens, robots, secrets, users
 _s = secrets.c
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRow:
+class SecretRow(Struct, frozen=True):
     """A secret. `hash` is a keyed hash; `scopes` is JSON. Times are in microseconds."""
 
     id: str

@@ -1,9 +1,9 @@
 """Rows of the public halves of token signing keys."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.tables import signing_keys
@@ -22,8 +22,7 @@ class KeyState(StrEnum):
     """Tokens signed with it are rejected."""
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKeyRow:
+class SigningKeyRow(Struct, frozen=True):
     """A key. `jwk` is JSON; times are in microseconds."""
 
     kid: str

@@ -2,9 +2,9 @@
 
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
@@ -13,8 +13,7 @@ from registry.metadata.tables import group_members, refresh_tokens, secrets, upl
 _u = users.c
 
 
-@dataclass(frozen=True, slots=True)
-class UserRow:
+class UserRow(Struct, frozen=True):
     """A user. `generation` changes whenever existing sign-ins must end."""
 
     id: int

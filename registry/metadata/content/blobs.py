@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
@@ -65,8 +66,7 @@ class BlobRow:
     linked_at: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class PromisedBlob:
+class PromisedBlob(Struct, frozen=True):
     """A blob that a response may confirm until a time, in microseconds by the database's clock.
 
     Later, and thus at once if `until` is 0, it must be touched before.

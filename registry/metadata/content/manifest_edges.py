@@ -1,8 +1,7 @@
 """Rows of manifest edges: what each manifest references in its repository."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.statements import Statement, bind
@@ -13,8 +12,7 @@ from storage.digest import Digest
 _e = manifest_edges.c
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Struct, frozen=True):
     """A reference in a manifest.
 
     `blob` and `child` say whether the digest is a blob or a manifest of this repository.

@@ -1,9 +1,9 @@
 """The manifests of a repository, what they reference, and other users of the blobs."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.blobs import BlobState
 from registry.metadata.content.repositories import RepositoryRow
@@ -35,8 +35,7 @@ _FIND_PARENT = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A manifest of `size` bytes, with its children that are in this repository."""
 
     id: int
@@ -46,8 +45,7 @@ class Node:
     children: tuple[Digest, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BlobShare:
+class BlobShare(Struct, frozen=True):
     """A blob of `size` bytes in a repository.
 
     `users` is the number of manifests of the repository that reference it. `elsewhere` says whether

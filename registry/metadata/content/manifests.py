@@ -1,10 +1,10 @@
 """Rows of manifests and their bytes."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content import manifest_edges as edge_rows
 from registry.metadata.content.manifest_edges import Edge
@@ -36,8 +36,7 @@ from storage.digest import Digest
 _m, _e, _t = manifests.c, manifest_edges.c, tags.c
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
+class ManifestRow(Struct, frozen=True):
     """A manifest as served. `size` is in bytes; `artifact_type` is the effective one."""
 
     id: int
@@ -47,8 +46,7 @@ class ManifestRow:
     artifact_type: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(Struct, frozen=True):
     """A manifest with its bytes. Times are in microseconds.
 
     `tagged_at` is the time at which the tag was set, if the manifest was found by a tag.

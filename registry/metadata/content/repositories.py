@@ -6,10 +6,10 @@ A repository is created with its first content and removed with its last.
 import itertools
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert_into
 from registry.metadata.engine.transaction import (
@@ -41,8 +41,7 @@ _r = repositories.c
 _name = sa.type_coerce(_r.name, TEXT)
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryRow:
+class RepositoryRow(Struct, frozen=True):
     """A repository. `created_at` is in microseconds."""
 
     id: int
@@ -51,8 +50,7 @@ class RepositoryRow:
     created_at: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class NameRange:
+class NameRange(Struct, frozen=True, order=True):
     """A range of repository names.
 
     With `exact`, only the name `start`; otherwise all names that begin with `start`, which is empty
@@ -67,8 +65,7 @@ class NameRange:
 EVERYWHERE = NameRange("")
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryCounts:
+class RepositoryCounts(Struct, frozen=True):
     """Contents of a repository. `bytes` counts each blob and each manifest once."""
 
     tags: int

@@ -1,11 +1,10 @@
 """Rows of upload sessions."""
 
-import dataclasses
 import operator
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.statements import (
@@ -24,8 +23,7 @@ from storage.digest import Digest
 _u, _r = uploads.c, repositories.c
 
 
-@dataclass(frozen=True, slots=True)
-class UploadRow:
+class UploadRow(Struct, frozen=True):
     """An upload session.
 
     `offset` is the number of acknowledged bytes, and `prefix_digest` is their digest.
@@ -52,8 +50,7 @@ class UploadRow:
         return self.repository_generation in {None, generation}
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimState:
+class ClaimState(Struct, frozen=True):
     """The latest claim on a session and its end in microseconds; None if it was released."""
 
     claim: int
@@ -77,7 +74,7 @@ _COLUMNS = (
 
 
 _NAMES = tuple(column.name for column in _COLUMNS)
-_list_values = operator.attrgetter(*(field.name for field in dataclasses.fields(UploadRow)))
+_list_values = operator.attrgetter(*UploadRow.__struct_fields__)
 _PROGRESS = ("offset", "prefix", "key", "parts", "generation")
 _list_progress = operator.attrgetter(
     "offset", "prefix_digest", "key", "resume_state", "key_generation"

@@ -5,10 +5,10 @@ a blob are exclusive to it if no other one has the blob.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.protection import holds
@@ -28,8 +28,7 @@ _b, _l, _r = blobs.c, repository_blobs.c, repositories.c
 _m, _e, _t = manifests.c, manifest_edges.c, tags.c
 
 
-@dataclass(frozen=True, slots=True)
-class UsageShare:
+class UsageShare(Struct, frozen=True):
     """Bytes of a repository, a tag or a namespace."""
 
     name: str
@@ -37,8 +36,7 @@ class UsageShare:
     exclusive: int
 
 
-@dataclass(frozen=True, slots=True)
-class StorageTotals:
+class StorageTotals(Struct, frozen=True):
     """Totals of the stored content, in bytes. `unlinked_bytes` are blobs without a repository."""
 
     blobs: int
@@ -48,8 +46,7 @@ class StorageTotals:
     manifest_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reclaimable:
+class Reclaimable(Struct, frozen=True):
     """Content that a deletion would free."""
 
     manifests: int

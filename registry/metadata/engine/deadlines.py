@@ -14,10 +14,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.errors import DatabaseUnavailableError
 from storage.shield import run_to_completion
@@ -40,8 +40,7 @@ _SLOW_S = 0.5
 """Seconds after which an answer counts as slow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """The end of a wait, on the clock of `time.monotonic`.
 
     A long wait, with a timeout above `REQUEST_TIMEOUT_S`, also ends when the database does not
@@ -61,8 +60,7 @@ class Deadline:
         return self.at - time.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
-class _TimeSpent:
+class _TimeSpent(Struct, frozen=True):
     """Seconds that a context has spent on slow answers, as of `at`, of `time.monotonic`.
 
     The sum shrinks by one for each second that passes.

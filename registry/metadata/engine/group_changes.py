@@ -1,7 +1,8 @@
 """The changes of the transactions that are committed together (SQLite)."""
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from registry.metadata.engine.transaction import Change, RowChange, Transaction
 from registry.oci.names import RepositoryName
@@ -9,8 +10,7 @@ from registry.oci.names import RepositoryName
 _CHANGES_SESSIONS = Change.REPOSITORY_DELETE.value
 
 
-@dataclass(slots=True)
-class GroupChanges:
+class GroupChanges(Struct):
     """What the transactions of a group commit changed.
 
     `repositories` has the repository of each row of the change feed, and `policy` is whether the

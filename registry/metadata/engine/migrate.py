@@ -1,10 +1,10 @@
 """The schema version: reading it, and upgrading it with Alembic."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.errors import DatabaseUnavailableError, SchemaError
 from registry.metadata.engine import schema_snapshot, write_freeze
@@ -28,8 +28,7 @@ _UNFINISHED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaState:
+class SchemaState(Struct, frozen=True):
     """The database's schema.
 
     `version` 0 is an empty database. `min_reader` is the oldest code VERSION that may still use the

@@ -16,12 +16,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry import clock
 from registry.metadata.engine.group_changes import CommitListener, GroupChanges
@@ -165,8 +165,7 @@ class SqliteReader:
         self.engine.dispose()
 
 
-@dataclass(slots=True)
-class _Member:
+class _Member(Struct):
     """One caller's transaction in a group."""
 
     work: Callable[[Transaction], Any]

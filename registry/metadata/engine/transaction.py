@@ -3,11 +3,11 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from registry.metadata import tables
 from registry.metadata.engine.statements import (
@@ -151,8 +151,7 @@ class RowChange(NamedTuple):
     after: Any | None
 
 
-@dataclass(slots=True)
-class Transaction:
+class Transaction(Struct):
     """One open transaction.
 
     `now` is its start time in microseconds; `actor` is the caller on whose behalf it runs.
@@ -336,7 +335,6 @@ class Transaction:
         )
 
 
-@dataclass(slots=True)
 class SingleRead(Transaction):
     """A read of one prepared statement, which needs no transaction to see one snapshot.
 

@@ -5,10 +5,10 @@ trigger, PostgreSQL waits for all transactions that change its table, and SQLite
 time. Once the triggers exist, no further change can be committed.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.errors import ConflictError
 from registry.metadata.engine.transaction import Transaction
@@ -62,8 +62,7 @@ class MoveState(StrEnum):
     RESTORING = "restoring"
 
 
-@dataclass(frozen=True, slots=True)
-class MoveRow:
+class MoveRow(Struct, frozen=True):
     """The row of a copy or a restore.
 
     `peer` is the other database, without its password. `is_expired` means that the lease of the

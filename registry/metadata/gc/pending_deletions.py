@@ -1,9 +1,9 @@
 """The queue of pending deletions from stores: every key in a store has a row."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine import leases
 from registry.metadata.engine.statements import Statement, bind, insert_into
@@ -28,8 +28,7 @@ def _prepare_insert() -> Statement:
 _INSERT = _prepare_insert()
 
 
-@dataclass(frozen=True, slots=True)
-class DueRow:
+class DueRow(Struct, frozen=True):
     """A key that is due for deletion.
 
     `not_before`, in microseconds, changes each time the key is queued or deferred. A result for an

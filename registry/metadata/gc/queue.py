@@ -1,10 +1,10 @@
 """The garbage collection queue, filled by `Transaction.queue`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import DatabaseClock, Statement
 from registry.metadata.engine.transaction import CandidateKind, Transaction
@@ -17,8 +17,7 @@ _c = gc_queue.c
 SECOND = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Candidate:
+class Candidate(Struct, frozen=True, order=True):
     """An item to examine. `since` is the start of its grace period, in microseconds."""
 
     since: int
@@ -27,8 +26,7 @@ class Candidate:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluated(Struct, frozen=True):
     """The result for one candidate. `is_idle`: it exists and has no retainer."""
 
     candidate: Candidate

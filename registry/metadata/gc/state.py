@@ -1,15 +1,13 @@
 """The collector's state: its progress, and its record of the clock."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import gc_state
 
 
-@dataclass(frozen=True, slots=True)
-class GcState:
+class GcState(Struct, frozen=True):
     """The collector's row. Times are in microseconds by the database's clock.
 
     At `clock_checked_at`, the database's clock was `clock_offset` ahead of the time since the boot

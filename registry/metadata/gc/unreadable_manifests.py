@@ -4,9 +4,8 @@ The collector deletes nothing in their repositories. The row of a manifest is de
 when the manifest is pushed again.
 """
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -25,8 +24,7 @@ _FORGET = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(Struct, frozen=True):
     """A manifest as stored.
 
     `raw` is None if it has no bytes. `noted` means that it is recorded as unreadable.

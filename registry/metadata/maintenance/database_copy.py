@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry import clock
 from registry.errors import ConflictError, DatabaseUnavailableError
@@ -37,8 +37,7 @@ Rows = Callable[[sa.Connection, sa.Table], Iterator[list[Row]]]
 """Returns the batches of rows to write to a table. `iter_rows` returns all rows of the source."""
 
 
-@dataclass(slots=True)
-class TableChecksum:
+class TableChecksum(Struct):
     """The number of rows and an order-independent checksum."""
 
     rows: int = 0

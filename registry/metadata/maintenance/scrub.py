@@ -1,8 +1,7 @@
 """The scrub's row: its progress in re-reading all content (docs/operate/check-and-repair.md)."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -12,8 +11,7 @@ from storage.digest import Digest
 _s = scrub_state.c
 
 
-@dataclass(frozen=True, slots=True)
-class ScrubRow:
+class ScrubRow(Struct, frozen=True):
     """A pass over all manifests and blobs, which may be running.
 
     `last_blob` and `last_manifest_id` are its position. Times are in microseconds; `finished_at` is

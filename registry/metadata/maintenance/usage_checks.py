@@ -6,9 +6,8 @@ version does not count manifests. The difference of any moment can therefore be 
 while other transactions continue to count.
 """
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import (
@@ -33,8 +32,7 @@ _q, _t, _b, _m, _s = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CounterCheck:
+class CounterCheck(Struct, frozen=True):
     """A counter, the time of its previous check, and the bytes by which it exceeds the content."""
 
     counter_id: int

@@ -1,10 +1,10 @@
 """Rows of legal holds, which protect a manifest against every deletion."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import DatabaseClock, Statement
 from registry.metadata.engine.transaction import CandidateKind, Transaction, in_chunks
@@ -17,8 +17,7 @@ _h = holds.c
 SECOND = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRow:
+class HoldRow(Struct, frozen=True):
     """A hold. Times are in microseconds.
 
     `expires_at` is by the database's clock; None means that the hold does not expire.

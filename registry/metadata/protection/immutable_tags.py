@@ -1,9 +1,9 @@
 """Rows of immutable tag rules: tags that cannot be moved or deleted, by repository pattern."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -14,8 +14,7 @@ _i = immutable_tags.c
 _NAME = "immutable tags"
 
 
-@dataclass(frozen=True, slots=True)
-class ImmutableRow:
+class ImmutableRow(Struct, frozen=True):
     """A rule with a pattern of repositories and one of tags. `created_at` is in microseconds."""
 
     id: int

@@ -1,9 +1,9 @@
 """Rows of deleted manifests: their bytes, and the content that they referenced."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import DatabaseClock, Statement, insert_into
 from registry.metadata.engine.transaction import Transaction, in_chunks
@@ -24,8 +24,7 @@ Key = tuple[RepositoryName, Digest, str]
 """Repository name, digest and repository generation."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemovedManifest:
+class RemovedManifest(Struct, frozen=True):
     """A deleted manifest with the blobs and manifests of its repository that it referenced."""
 
     raw: bytes

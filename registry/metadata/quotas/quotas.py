@@ -1,8 +1,7 @@
 """Rows of quotas, and their usage."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Part, Transaction
@@ -21,8 +20,7 @@ _q, _t, _s, _u = quotas.c, usage_counters.c, usage_counter_shards.c, uploads.c
 _ANOTHER = "another quota"
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaRow:
+class QuotaRow(Struct, frozen=True):
     """A quota of `bytes` for the repositories of `pattern`."""
 
     id: int
@@ -30,8 +28,7 @@ class QuotaRow:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """The usage of a quota, in bytes.
 
     `used` counts distinct blobs and manifests, `reserved` counts open upload sessions, and `grown`

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -123,7 +122,7 @@ def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
         tx.quota_deltas.update(dict.fromkeys(first, tx.fetch_value(_FIND_SIZE, digest=digest)))
 
 
-def _adding(links: sa.Select[Any]) -> postgresql.Insert:
+def _adding(links: sa.Select[Any]) -> sa.Insert:
     """Return the statement that adds links: counter, digest and number of repositories."""
     rows = insert_into(usage_counter_blobs).from_select(
         ["counter_id", "digest", "repository_count"], links

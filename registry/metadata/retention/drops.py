@@ -1,8 +1,7 @@
 """Tags and manifests dropped by retention, from the change feed."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.tables import change_feed
@@ -15,8 +14,7 @@ _ACTOR = "retention"
 _KINDS = (Change.TAG_DELETE.value, Change.MANIFEST_DELETE.value)
 
 
-@dataclass(frozen=True, slots=True)
-class DropRow:
+class DropRow(Struct, frozen=True):
     """A dropped tag with its manifest, or a dropped manifest.
 
     `revision` is that of the change; `at` is in microseconds.

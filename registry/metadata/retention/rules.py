@@ -1,9 +1,10 @@
 """Rows of retention rules: what is kept and dropped in the repositories of a pattern."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -12,8 +13,7 @@ from registry.metadata.tables import retention_rules
 _r = retention_rules.c
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionRuleRow:
+class RetentionRuleRow(Struct, frozen=True):
     """The rules of a pattern.
 
     `conditions` is JSON, which the services define; None is the rest of removed rules. Before

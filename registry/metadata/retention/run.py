@@ -1,8 +1,7 @@
 """The row of the last run of the retention rules."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -11,8 +10,7 @@ from registry.metadata.tables import retention_run
 _r = retention_run.c
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True):
     """A run. Times are in microseconds by the database's clock.
 
     `ended_at` is None while the run is in progress. `done` is the last processed repository. `tags`

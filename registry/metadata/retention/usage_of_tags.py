@@ -1,8 +1,7 @@
 """Queries for retention: tags with their last use, and untagged manifests."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Change, Transaction, in_chunks
@@ -23,8 +22,7 @@ _t, _m, _e, _p, _f = tags.c, manifests.c, manifest_edges.c, pull_times.c, change
 PAGE_SIZE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class TagUse:
+class TagUse(Struct, frozen=True):
     """The last push and pull of a tag.
 
     `pulled_at` is the last pull of its manifest by this tag or by digest. Times are in
@@ -37,8 +35,7 @@ class TagUse:
     pulled_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class UntaggedManifest:
+class UntaggedManifest(Struct, frozen=True):
     """An untagged manifest: without a tag, a parent index or an existing subject.
 
     `loose_at` is the time of its push or of the loss of its last tag, whichever is later.

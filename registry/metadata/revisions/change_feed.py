@@ -1,9 +1,9 @@
 """Queries of the change feed."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.tables import change_feed
@@ -14,8 +14,7 @@ from storage.digest import Digest
 _f = change_feed.c
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRow:
+class ChangeRow(Struct, frozen=True):
     """One change. `revision` has no gaps and is in commit order; `at` is in microseconds."""
 
     revision: int

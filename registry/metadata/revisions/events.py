@@ -1,11 +1,11 @@
 """Events of the audit log and of the change feed, selected with one filter."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.repositories import NameRange
 from registry.metadata.engine.transaction import Change, Transaction
@@ -49,8 +49,7 @@ class EventSource(StrEnum):
     FEED = "feed"
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(Struct, frozen=True):
     """One event. `at` is in microseconds; `detail` is JSON without secrets.
 
     Events of the feed have digests, but neither address nor request ID. A row of the audit log
@@ -71,8 +70,7 @@ class EventRow:
     old_digest: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EventFilter:
+class EventFilter(Struct, frozen=True):
     """A filter for events. `since` is in microseconds; None and empty strings do not restrict.
 
     `kinds` None selects all kinds except blob links, which pushes create and the collector removes.

@@ -8,8 +8,9 @@ import mmap
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from registry.metadata.engine.group_changes import GroupChanges
 from registry.metadata.engine.transaction import RowChange, Transaction
@@ -26,8 +27,7 @@ MOST_ROWS = 10_000
 """Rows that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnCommit:
+class OwnCommit(Struct, frozen=True):
     """The state of the database directly after a commit of this process.
 
     `feed_before` is the revision of the feed before it, and `changed` are the repositories that it

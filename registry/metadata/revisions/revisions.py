@@ -1,8 +1,7 @@
 """Revisions of the registry: the numbers of the last change of content and of policy."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
@@ -13,8 +12,7 @@ MAX_LISTED = 1000
 """Number of changes above which caches are dropped instead of updated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Revisions:
+class Revisions(Struct, frozen=True):
     """The numbers of the last change in the feed and of the policy."""
 
     feed: int

@@ -1,6 +1,8 @@
 """Table definitions. `docs/reference/data-model.md` describes them; `migrations/` creates them.
 
 Times are microseconds since the epoch, in UTC. Names and tags compare by bytes on every database.
+Partial indexes have the same condition on both databases. The tables name only that of SQLite,
+because `postgresql_where` imports the dialect of PostgreSQL.
 """
 
 from registry.metadata.tables.accounts import (

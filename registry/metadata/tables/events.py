@@ -26,14 +26,12 @@ change_feed = sa.Table(
         "old_digest",
         "at",
         sqlite_where=sa.text("old_digest IS NOT NULL"),
-        postgresql_where=sa.text("old_digest IS NOT NULL"),
     ),
     # Finds the deletion of a repository, which also ended its tags.
     sa.Index(
         None,
         "generation",
         sqlite_where=sa.text("kind = 'repository.delete'"),
-        postgresql_where=sa.text("kind = 'repository.delete'"),
     ),
 )
 
@@ -65,7 +63,6 @@ audit_log = sa.Table(
         "merge_key",
         unique=True,
         sqlite_where=sa.text("merge_key IS NOT NULL"),
-        postgresql_where=sa.text("merge_key IS NOT NULL"),
     ),
     sa.Index(None, "actor", "id"),
     sa.Index(None, "at"),

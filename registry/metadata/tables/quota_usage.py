@@ -48,7 +48,6 @@ usage_counter_repositories = sa.Table(
         "ix_usage_counter_repositories_uncounted",
         "repository_id",
         sqlite_where=sa.text("manifests_counted_at IS NULL"),
-        postgresql_where=sa.text("manifests_counted_at IS NULL"),
     ),
 )
 

@@ -1,6 +1,6 @@
 """Services for authentication, authorization and quotas, as the front ends see them."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.auth.authenticator import Authenticator
 from registry.auth.policy.policy_cache import PolicyCache
@@ -16,8 +16,7 @@ from registry.services.access.users import Users
 from registry.services.quotas.quotas import Quotas
 
 
-@dataclass(frozen=True, slots=True)
-class AccessServices:
+class AccessServices(Struct, frozen=True):
     """All services of authentication and access administration over one database."""
 
     authenticator: Authenticator

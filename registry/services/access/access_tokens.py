@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.secrets import new_secret
 from registry.auth.keys.keyring import Keyring
@@ -24,8 +26,7 @@ _SECOND = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # used in URL paths
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
+class AccessToken(Struct, frozen=True):
     """A token without its secret.
 
     `bounds` is None if the token may do everything its user may do. Times are in microseconds.

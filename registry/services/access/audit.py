@@ -4,9 +4,10 @@ import fnmatch
 import heapq
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Self
+
+from msgspec import Struct
 
 from registry import clock
 from registry.auth.audit_log import Event
@@ -36,8 +37,7 @@ _OF_REPOSITORIES = frozenset(
 _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(Struct, frozen=True):
     """Position in both event sources. None means that nothing has been read from a source."""
 
     audit: int | None = None
@@ -68,8 +68,7 @@ class Cursor:
         return f"{self.audit}-{self.feed}"
 
 
-@dataclass(frozen=True, slots=True)
-class EventPage:
+class EventPage(Struct, frozen=True):
     """A page of events. `next` is None on the last page."""
 
     rows: list[EventRow]

@@ -1,6 +1,6 @@
 """Groups of users, as subjects of grants."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.subjects import Subject, SubjectKind, parse_account_name
@@ -12,8 +12,7 @@ from registry.metadata.engine.transaction import Transaction
 from registry.services.access.users import find_user_or_raise
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """A group with the names of its members. `created_at` is in microseconds."""
 
     name: str

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.secrets import new_secret
 from registry.auth.keys.keyring import Keyring
@@ -15,8 +17,7 @@ from registry.metadata.engine.transaction import Transaction
 _SECOND = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Robot:
+class Robot(Struct, frozen=True):
     """A robot account.
 
     Times are in microseconds. `used_at` is the time of the last use of any of its secrets.

@@ -7,8 +7,9 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.authenticator import Authenticator
@@ -43,8 +44,7 @@ _BOOKED_EVERY = 60.0
 """Minimum seconds between two audit events of anonymous tokens from one network."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+class TokenRequest(Struct, frozen=True):
     """A token request.
 
     `offline` requests a refresh token as well. `client` is the name that the client gives itself.
@@ -58,8 +58,7 @@ class TokenRequest:
     find_other: Callable[[RepositoryName], RepositoryName | None] = lambda _: None
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """An access token, and a refresh token if one was requested."""
 
     access: "Issued"

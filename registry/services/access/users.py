@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.passwords import Passwords, require_usable
@@ -38,8 +39,7 @@ def find_user_or_raise(tx: Transaction, name: str, *, lock: bool = False) -> Use
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """Result of an htpasswd import.
 
     It contains the added names, the names that already existed, and the reasons for skipped lines.

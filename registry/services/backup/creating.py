@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.principals import OPERATOR
@@ -35,8 +36,7 @@ HEARTBEAT_S = 10.0
 """Seconds between heartbeats."""
 
 
-@dataclass(slots=True)
-class _Hold:
+class _Hold(Struct):
     """Whether the lease of the backup was lost, so that bytes of the snapshot may be deleted."""
 
     lost: bool = False
@@ -49,8 +49,7 @@ class _Hold:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Struct, frozen=True):
     """Private keys for the backup: their source, and the passphrase that encrypts them."""
 
     gather: Callable[[], Awaitable[Mapping[str, bytes]]]

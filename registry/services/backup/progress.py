@@ -2,15 +2,15 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from registry.errors import BackupError
 from registry.metadata.content.blobs import BlobRow
 from storage.digest import Digest
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(Struct):
     """Progress of a run.
 
     `copied` of the `done` blobs were copied. The others already existed.

@@ -1,6 +1,6 @@
 """Deletion of old snapshots and of the blobs that only they need."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from registry.errors import BackupError
 from registry.services.backup.target import BackupRepository
@@ -8,8 +8,7 @@ from registry.services.backup.verifying import iter_named, list_damaged
 from storage.digest import Digest
 
 
-@dataclass(slots=True)
-class Pruned:
+class Pruned(Struct):
     """The content that pruning deleted or would delete. `bytes` is the size of the blobs."""
 
     snapshots: list[str] = field(default_factory=list)

@@ -2,8 +2,9 @@
 
 import heapq
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from itertools import groupby, islice
+
+from msgspec import Struct
 
 from registry.errors import BackupError
 from registry.metadata.content.blobs import BlobRow
@@ -14,8 +15,7 @@ from registry.services.backup.target import BackupRepository
 from registry.services.blob_copy import for_each
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """A damaged part of a snapshot. `what` is a file of the snapshot, or a digest."""
 
     snapshot: str

@@ -4,8 +4,9 @@ The change feed is the history of tags: its rows about tags are never trimmed. D
 and the blobs that they refer to, are retained for one grace period.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.errors import (
@@ -42,8 +43,7 @@ class ManifestState(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
-class TagChange:
+class TagChange(Struct, frozen=True):
     """A change of a tag, with the current state of the manifest that it pointed to afterwards.
 
     `state` is None if the change removed the tag.
@@ -53,8 +53,7 @@ class TagChange:
     state: ManifestState | None
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """Result of a restore.
 
     `digest` is the manifest that the tag points to. `manifests` is the number of manifests that

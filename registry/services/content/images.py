@@ -1,6 +1,6 @@
 """Deletion of images: a manifest with its tags and everything that only it needs."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor
 from registry.errors import ConflictError, ManifestUnknownError
@@ -23,8 +23,7 @@ _SHOWN = 20
 """Maximum number of tags in an error message."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeletedImage:
+class DeletedImage(Struct, frozen=True):
     """The result of a deletion or dry run.
 
     `bytes` become free after `free_at` (microseconds), unless the content is referenced again by

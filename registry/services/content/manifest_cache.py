@@ -6,7 +6,9 @@ removed before the revisions are returned.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from registry.metadata.content.manifests import StoredManifest
 from registry.metadata.revisions.revisions import Changed
@@ -21,8 +23,7 @@ _SHARE = 16
 """A manifest larger than the capacity divided by this number is not cached."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrersPage:
+class ReferrersPage(Struct, frozen=True):
     """A page of the referrers list.
 
     `raw` is the index, `count` the number of its entries. `last` is the last digest on the page if
@@ -38,8 +39,7 @@ PageKey = tuple[Digest, str | None, str]
 """Subject, artifact type to filter by, and the last digest of the previous page."""
 
 
-@dataclass(slots=True, eq=False)
-class RepositoryEntries:
+class RepositoryEntries(Struct, eq=False):
     """The cached entries of one repository.
 
     Readers that started before an invalidation may still write to the removed object. That is

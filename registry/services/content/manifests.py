@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor
 from registry.auth.policy.principals import OPERATOR, Principal
@@ -44,8 +45,7 @@ _MANY = 100
 """Number of digests above which a manifest's content is checked before taking the write lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class TagCondition:
+class TagCondition(Struct, frozen=True):
     """A precondition on a tag: its target must be in `match`, if given, and not in `other`.
 
     Both contain digests, or `*` for any. Source: RFC 9110 section 13.1.
@@ -68,8 +68,7 @@ class TagCondition:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class TagRights:
+class TagRights(Struct, frozen=True):
     """Whether a push may create tags, and whether it may move existing tags."""
 
     create: bool = True
@@ -93,8 +92,10 @@ class TagRights:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
+ALL_RIGHTS = TagRights()
+
+
+class Pushed(Struct, frozen=True):
     """Result of a push. `subject` is the subject of the manifest, if it has one."""
 
     digest: Digest
@@ -183,7 +184,7 @@ class Manifests:
         digest: Digest | None = None,
         set_tags: Sequence[Tag] = (),
         condition: TagCondition | None = None,
-        rights: TagRights = TagRights(),
+        rights: TagRights = ALL_RIGHTS,
         override: Actor | None = None,
         sparse: bool = False,
     ) -> Pushed:

@@ -1,7 +1,8 @@
 """Referrers of a manifest. Source: OCI distribution-spec, Listing Referrers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.metadata.content import referrers, repositories
 from registry.metadata.content.manifests import ManifestRow
@@ -26,8 +27,7 @@ READ_BYTES = MAX_MANIFEST_BYTES
 _ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Referrers:
+class Referrers(Struct, frozen=True):
     """Lists of manifests by subject."""
 
     database: Database

@@ -1,7 +1,8 @@
 """Listing, description and deletion of repositories."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor
 from registry.auth.policy.patterns import EVERYTHING, PatternScope, RepositoryPattern
@@ -16,8 +17,7 @@ from registry.oci.names import RepositoryName
 from registry.services.content import removal
 
 
-@dataclass(frozen=True, slots=True)
-class RepositorySummary:
+class RepositorySummary(Struct, frozen=True):
     """A repository with the number of its tags, manifests and blobs."""
 
     repository: RepositoryRow

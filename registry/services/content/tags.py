@@ -12,13 +12,11 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.content import removal
 from registry.services.content.manifest_edges import resolve
-from registry.services.content.manifests import TagRights
+from registry.services.content.manifests import ALL_RIGHTS, TagRights
 from registry.services.content.repositories import find_or_raise
 from registry.services.content.settings import ContentSettings
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
-
-_ALL_RIGHTS = TagRights()
 
 
 class Tags:
@@ -44,7 +42,7 @@ class Tags:
         tag: Tag,
         principal: Principal,
         *,
-        rights: TagRights = _ALL_RIGHTS,
+        rights: TagRights = ALL_RIGHTS,
         override: Actor | None = None,
     ) -> Digest:
         """Tag a manifest of `source` in `target`, with all its content. Return its digest.

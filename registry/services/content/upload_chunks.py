@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.errors import SizeInvalidError, UploadOutOfOrderError
 from registry.services.quotas.quotas import Room
@@ -24,8 +26,7 @@ class WholeBody(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A request body.
 
     `start` and `length` are in bytes and set if the request has a Content-Range. `announced` is the

@@ -2,7 +2,9 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.metadata.content.uploads import UploadRow
 from registry.services.content.upload_keys import UploadKeys, session_unknown
@@ -10,16 +12,14 @@ from registry.services.content.upload_leases import UploadLease, UploadLeases
 from storage.staging import StagedUpload
 
 
-@dataclass(frozen=True, slots=True)
-class UploadClaim:
+class UploadClaim(Struct, frozen=True):
     """Exclusive use of staged bytes, by a lock of the store or by the lease of the row."""
 
     staged: StagedUpload
     lease: UploadLease | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UploadClaims:
+class UploadClaims(Struct, frozen=True):
     """Claims of this process on upload sessions."""
 
     keys: UploadKeys

@@ -4,7 +4,7 @@ A key is recorded in the session's row before bytes appear under it. Each transa
 key from the row queues the key for deletion, so no bytes are left without an owner.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import UploadUnknownError

@@ -10,7 +10,8 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import DatabaseUnavailableError
@@ -36,8 +37,7 @@ POLL_S = 0.1
 """Seconds between checks whether a holder has finished or died."""
 
 
-@dataclass(slots=True)
-class UploadLease:
+class UploadLease(Struct):
     """A claim on an upload session, which a later claim may supersede."""
 
     record: SessionRecord
@@ -55,8 +55,7 @@ class UploadLease:
     """Set on exit: whether another claim has superseded this one or the session has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class UploadLeases:
+class UploadLeases(Struct, frozen=True):
     """Leases of this process on upload sessions."""
 
     database: Database

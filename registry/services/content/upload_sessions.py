@@ -3,7 +3,9 @@
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.auth.policy.principals import Principal
 from registry.errors import (
@@ -49,8 +51,7 @@ def _too_many(principal: Principal, most: int) -> TooManyRequestsError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSession:
+class OpenSession(Struct, frozen=True):
     """A session that one request uses exclusively, at its acknowledged offset.
 
     `is_published` is set if an earlier request published the bytes but has not linked them yet.

@@ -1,7 +1,8 @@
 """Storage usage of repositories, tags and namespaces, and the bytes that deletions would free."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.errors import ManifestUnknownError
 from registry.metadata.content import tags, usage
@@ -16,8 +17,7 @@ from registry.services.content.repositories import find_or_raise
 __all__ = ["Reclaimable", "Report", "StorageTotals", "Usage", "UsageShare"]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """Usage report. Lists are sorted by size, largest first."""
 
     stored: StorageTotals

@@ -5,7 +5,8 @@ database. `docs/adr/0022-fewer-hops-of-a-push.md` explains the design.
 """
 
 import contextlib
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from registry.errors import QuotaExceededError, UploadBusyError
 from registry.metadata.content import uploads

@@ -13,8 +13,9 @@ changes committed before.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
+
+from msgspec import Struct, field
 
 from registry.metadata.content import blobs, manifests, repositories
 from registry.metadata.content.repositories import RepositoryRow
@@ -35,8 +36,7 @@ HOLD = 0.02
 """Seconds after which a transaction takes no further candidates, to limit lock times."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Candidates that are collected in one transaction."""
 
     kind: CandidateKind
@@ -44,8 +44,7 @@ class Batch:
     digests: list[Digest]
 
 
-@dataclass(slots=True)
-class BatchResult:
+class BatchResult(Struct):
     """The result of one transaction.
 
     `name` is the repository, if the candidates belong to one. `links` to blobs of `unlinked` bytes
@@ -64,8 +63,7 @@ class BatchResult:
     lock_seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class CollectedContent:
+class CollectedContent(Struct):
     """What a repository lost.
 
     `bytes` counts unlinked blobs, which other repositories may still link.
@@ -76,8 +74,7 @@ class CollectedContent:
     bytes: int = 0
 
 
-@dataclass(slots=True)
-class GcReport:
+class GcReport(Struct):
     """Totals of a garbage collection run.
 
     `examined` is the number of candidates processed, most of which are still referenced.

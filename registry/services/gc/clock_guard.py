@@ -6,7 +6,8 @@ counts as old for another grace period.
 """
 
 import logging
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry import clock
 from registry.metadata.engine.database import Database
@@ -21,8 +22,7 @@ CHECKS_PER_GRACE = 8
 """Minimum number of clock comparisons per grace period."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockReading:
+class ClockReading(Struct, frozen=True):
     """A reading of both clocks, in microseconds.
 
     `now` is the database's clock. `boot_id` identifies the boot of this machine, and `boottime`

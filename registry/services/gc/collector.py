@@ -8,8 +8,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from registry import clock, metrics
 from registry.metadata.engine.database import Database
@@ -39,8 +40,7 @@ SHOWN = 20
 """Maximum number of unreadable manifests in a status."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """State of the collector. Times are in microseconds by the database's clock.
 
     - `queued`: candidates in the queue, by kind.

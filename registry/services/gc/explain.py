@@ -1,7 +1,8 @@
 """Explanations why content is retained: all paths to it from tags, holds and other retainers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.errors import NotFoundError
 from registry.metadata.content import blobs, manifests, repositories, uploads
@@ -25,8 +26,7 @@ MOST_STEPS = 20_000
 """Maximum number of steps in all paths. One path may have thousands of subjects."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A step of a path to retained content.
 
     `kind` is `tag`, or `index`, `subject` or `manifest` for a manifest that refers to the next
@@ -46,8 +46,7 @@ class Step:
     until: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """An upload session that contains the same bytes."""
 
     id: str
@@ -55,8 +54,7 @@ class Session:
     principal: str
 
 
-@dataclass(frozen=True, slots=True)
-class PendingDeletion:
+class PendingDeletion(Struct, frozen=True):
     """A pending deletion of a key of the blob.
 
     `not_before` is in microseconds. `blocked_by_backup` is set while a backup
@@ -69,8 +67,7 @@ class PendingDeletion:
     blocked_by_backup: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """The paths to the content, and its upload sessions and pending deletions.
 
     Each path starts with the retainer. `has_more` is set if there are further paths.

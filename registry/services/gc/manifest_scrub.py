@@ -5,7 +5,8 @@ Such manifests are recorded, and the record is deleted when the bytes are intact
 
 import logging
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import ManifestInvalidError
@@ -29,8 +30,7 @@ READ_BYTES = 4 << 20
 """Maximum bytes of manifests per query. A larger manifest is read alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """An unreadable manifest, and the tags that cannot be pulled completely without it."""
 
     repository: RepositoryName
@@ -38,8 +38,7 @@ class Unreadable:
     tags: list[tuple[RepositoryName, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """Result of reading a manifest of `size` bytes.
 
     `suspect` is set if the result differs from the recorded state.

@@ -5,8 +5,9 @@ Every command imports this module, so it must not import slow modules.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
+
+from msgspec import Struct
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import ConfigError, PatternInvalidError
@@ -15,16 +16,14 @@ from registry.units import SettingType
 Untagged = Literal["keep", "delete"]
 
 
-@dataclass(frozen=True, slots=True)
-class UntaggedRule:
+class UntaggedRule(Struct, frozen=True):
     """An entry of `[[gc.rules]]`: what happens to untagged manifests of matching repositories."""
 
     pattern: RepositoryPattern
     untagged: Untagged
 
 
-@dataclass(frozen=True, slots=True)
-class UntaggedRules:
+class UntaggedRules(Struct, frozen=True):
     """Rules for untagged manifests. The first matching rule decides, otherwise the default."""
 
     default: Untagged = "keep"

@@ -7,9 +7,11 @@ while they are young, and checked again in the transaction that deletes them.
 
 import asyncio
 import logging
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from registry import clock
 from registry.auth.policy.principals import OPERATOR
@@ -64,8 +66,7 @@ class RepairAction(StrEnum):
     QUEUED_FOR_DELETION = "queued_for_deletion"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """An inconsistency. `digest` is that of the damaged or repaired blob."""
 
     kind: FindingKind
@@ -76,8 +77,7 @@ class Finding:
     action: RepairAction
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """Progress and findings of a run.
 
     `young` counts objects without a row that are not old enough to be judged.
@@ -136,8 +136,7 @@ class Fsck:
             await _Comparison(self._db, self._blobs, store, report, grace_us, repair).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparison:
+class _Comparison(Struct, frozen=True):
     """The comparison of one store. `grace` is in microseconds."""
 
     db: Database

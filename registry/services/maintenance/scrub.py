@@ -8,7 +8,9 @@ for the garbage collector.
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from registry import clock, metrics
 from registry.auth.policy.principals import OPERATOR
@@ -42,8 +44,7 @@ SLICE_S = 2.0
 DAMAGED = tuple(state for state in BlobState if state is not BlobState.LIVE)
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(Struct, frozen=True):
     """A missing or damaged blob, and the tags that cannot be pulled completely without it."""
 
     blob: BlobRow

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from registry.errors import (
     BlobUnknownError,
@@ -32,8 +33,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Delays in seconds between attempts, after a failure of a store or the database."""
 
 
-@dataclass(frozen=True, slots=True)
-class Remaining:
+class Remaining(Struct, frozen=True):
     """The content left in the old store. `bytes` counts only the blobs."""
 
     blobs: int
@@ -42,16 +42,14 @@ class Remaining:
     pending_deletions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A blob that could not be moved, and the reason."""
 
     digest: Digest
     reason: str
 
 
-@dataclass(slots=True)
-class Moved:
+class Moved(Struct):
     """Progress of a run."""
 
     blobs: int = 0

@@ -1,7 +1,8 @@
 """Quotas: limits for the bytes of blobs and manifests in the repositories of a pattern."""
 
 import logging
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
@@ -71,8 +72,7 @@ def require_room(tx: Transaction, name: RepositoryName, *, before: str | None = 
             raise _exceeded(standing)
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """The space left in the fullest quota of a repository."""
 
     standing: Standing
@@ -88,8 +88,7 @@ class Room:
             raise _exceeded(self.standing)
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaReport:
+class QuotaReport(Struct, frozen=True):
     """The usage of a quota.
 
     A quota for each namespace reports its fullest namespace. `is_counted` is False while the usage

@@ -5,8 +5,9 @@ drop rule selects it and no keep rule protects it (docs/guides/retention.md).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
@@ -32,8 +33,7 @@ class RetentionRule(Conditions, frozen=True):
     pattern: RepositoryPattern
 
 
-@dataclass(frozen=True, slots=True)
-class Decision(Generic[Item]):
+class Decision(Struct, Generic[Item], frozen=True):
     """The decision about a tag or an untagged manifest.
 
     `rule` is the repository pattern of the deciding rules, or None if no rule decides. `bytes` are

@@ -1,7 +1,9 @@
 """Plans: what the retention rules drop and keep in a repository."""
 
 import time
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.content import repositories
@@ -37,8 +39,7 @@ MAX_ITEMS = 1000
 _SECOND = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """The tags that the rules drop and keep in a repository, and the state behind the plan.
 
     The plan is valid while the rules are unchanged and no other client has deleted a tag after the

@@ -1,8 +1,9 @@
 """Retention runs: the application of the rules, one repository at a time."""
 
 import time
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec import Struct, field
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
@@ -34,8 +35,7 @@ SLICE_SECONDS = 5.0
 _EVERYTHING = RepositoryPattern.parse("**")
 
 
-@dataclass(slots=True)
-class RunSlice:
+class RunSlice(Struct):
     """A slice of a run: what it dropped, and the last repository that is done."""
 
     done: str
@@ -48,8 +48,7 @@ class RunSlice:
         return self.tags + self.manifests
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """The last run and the due time of the next one, in microseconds.
 
     `due_at` is None if no rule is enabled or the registry is read-only. `now` is by the database's
@@ -74,8 +73,7 @@ class _Outcome(Enum):
     STALE = auto()
 
 
-@dataclass(slots=True)
-class _PlanSnapshot:
+class _PlanSnapshot(Struct):
     """The state that the rest of a plan is based on.
 
     `head` is the last change that was checked for deletions by others. `gone` contains the tags

@@ -1,8 +1,8 @@
 """Management of retention rules, one repository pattern at a time."""
 
-from dataclasses import dataclass, replace
-
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
@@ -44,8 +44,7 @@ def read_rule(row: RetentionRuleRow) -> RetentionRule:
     return RetentionRule(pattern, **conditions.values())
 
 
-@dataclass(frozen=True, slots=True)
-class RuleState:
+class RuleState(Struct, frozen=True):
     """The rules of a pattern with their state.
 
     `waits_until` is the time in microseconds from which enabled rules drop, or None.

@@ -5,7 +5,8 @@ a run is the revision of its first drop.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from registry import clock
 from registry.auth.audit_log import Actor
@@ -40,8 +41,7 @@ AT_ONCE = 100
 _PAGE = 1000
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """A run: the times of its first and last drop, in microseconds, and the number of drops."""
 
     id: int
@@ -51,16 +51,14 @@ class Run:
     manifests: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """A dropped tag or manifest, with the current state of its manifest."""
 
     row: DropRow
     state: ManifestState
 
 
-@dataclass(slots=True)
-class Restored:
+class Restored(Struct):
     """Result of a restore call.
 
     `skipped` contains the drops that were not restored, with reasons. `next` is the revision

@@ -1,7 +1,8 @@
 """Helpers of the tests of this folder."""
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from registry.auth.policy.actions import (
     GrantAction,

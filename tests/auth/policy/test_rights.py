@@ -1,10 +1,10 @@
 """Permissions of accounts and of their credentials."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from registry.auth.policy.actions import (
     ALL_RIGHTS,

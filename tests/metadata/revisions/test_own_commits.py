@@ -1,9 +1,8 @@
 """Tests of what the writer of this process hands to the watch (SQLite)."""
 
-from dataclasses import replace
-
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from registry.metadata import tables
 from registry.metadata.content import repositories, uploads

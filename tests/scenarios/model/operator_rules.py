@@ -1,9 +1,10 @@
 """Rules about events that are not requests, and the machine of all rules."""
 
-from dataclasses import asdict
+import dataclasses
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition
+from msgspec.structs import asdict
 
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import ManifestUnknownError, RepositoryUnknownError
@@ -40,17 +41,18 @@ class OperatorRules(Machine):
             return asdict(deleted)
 
         want, got = self.try_out(lambda model: model.delete_repository(name), delete())
-        assert got == (asdict(want) if want else None)
+        assert got == (dataclasses.asdict(want) if want else None)
 
     def _count(self, name: str) -> None:
         async def count() -> dict[str, int] | None:
             try:
-                return asdict((await self.registry.repositories.get(RepositoryName(name))).counts)
+                found = await self.registry.repositories.get(RepositoryName(name))
+                return asdict(found.counts)
             except RepositoryUnknownError:
                 return None
 
         want, got = self.try_out(lambda model: model.count(name), count())
-        assert got == (asdict(want) if want else None)
+        assert got == (dataclasses.asdict(want) if want else None)
 
     @any_content
     @risky(source=names, reference=references, pick=chances, into=names, tag=tags)

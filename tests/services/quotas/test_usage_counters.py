@@ -5,10 +5,10 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from registry.metadata import tables
 from registry.metadata.engine import postgres

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -209,7 +208,7 @@ def verify(args: argparse.Namespace) -> int:
                 "snapshots": names,
                 "blobs": reading.done,
                 "bytes": reading.read,
-                "problems": [asdict(each) for each in wrong],
+                "problems": wrong,
             }
         )
         return 1 if wrong else 0
@@ -239,7 +238,7 @@ def prune(args: argparse.Namespace) -> int:
 
     done = _run(args, work, exclusive=True)
     if args.json:
-        output.write_json(asdict(done))
+        output.write_json(done)
     else:
         what = "would be removed" if args.dry_run else "were removed"
         output.write(f"{len(done.snapshots)} snapshots and {count(done.blobs, done.bytes)} {what}.")

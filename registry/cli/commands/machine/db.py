@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from registry.cli.kit import output, progress
@@ -98,7 +97,8 @@ def status(args: argparse.Namespace) -> int:
     state = database.read_state(settings)
     folder.close()
     if args.json:
-        output.write_json({**asdict(state), "known": migrate.VERSION, "usable": state.usable})
+        known = {"known": migrate.VERSION, "usable": state.usable}
+        output.write_json(output.to_json(state) | known)
         return 0
     if state.move is not None and state.filling:
         output.write(f"{state.move.state}: a copy from {state.move.peer} is in progress")

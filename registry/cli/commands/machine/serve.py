@@ -1,6 +1,7 @@
 """`moorage serve`: run the registry."""
 
 import argparse
+import gc
 
 from registry.cli.kit.parsing import Parser
 
@@ -22,6 +23,8 @@ def declare(serve: Parser) -> None:
 
 
 def work(args: argparse.Namespace) -> int:
+    # Collections during the imports would visit all that is loaded, and would free nothing.
+    gc.disable()
     from registry.cli.server import serve
 
     return serve.serve(args)
