@@ -12,9 +12,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 
 from registry.metadata.engine import migrate
+from tests.support.servers import spare_databases
+from tests.support.servers.spare_databases import Content, Description
 
 COPIED = "STRATEGY file_copy"
 """Option of CREATE DATABASE. Without fsync, it takes half the time of the default, which logs."""
@@ -44,6 +47,8 @@ class Cluster:
         self.port = port
         self.binaries = binaries
         self._data = folder / "data"
+        self._content: Content | None = None
+        self._spare: list[tuple[str, Description]] = []
         self._admin = sa.create_engine(
             self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
         )
@@ -98,8 +103,9 @@ class Cluster:
         with (self._data / "postgresql.auto.conf").open("a") as file:
             file.write(f"primary_conninfo = '{primary.conninfo()}'\n")
 
-    def conninfo(self) -> str:
-        return f"host=127.0.0.1 port={self.port} user=postgres"
+    def conninfo(self, database: str = "") -> str:
+        of = f" dbname={database}" if database else ""
+        return f"host=127.0.0.1 port={self.port} user=postgres{of}"
 
     def set(self, name: str, value: str) -> None:
         """Change a setting of the running server, for new and open sessions."""
@@ -125,19 +131,41 @@ class Cluster:
         with self._admin.connect() as connection:
             connection.execute(sa.text("CREATE DATABASE moorage_template"))
         migrate.upgrade(self.url("moorage_template"))
+        self._content = spare_databases.read_content(self.conninfo("moorage_template"))
 
     @contextlib.contextmanager
     def database(self, *, empty: bool = False) -> Iterator[str]:
-        """Create a database, yield its URL, and drop it at the end."""
+        """Yield the URL of a database with the schema alone, or of one without it.
+
+        It is new, or an earlier test used it under another name.
+        """
         name = f"moorage_{uuid.uuid4().hex}"
-        template = "template0" if empty else "moorage_template"
-        with self._admin.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}"))
+        schema = None
+        if not empty and self._spare:
+            spare, schema = self._spare.pop()
+            self.execute(f"ALTER DATABASE {spare} RENAME TO {name}")
+        else:
+            template = "template0" if empty else "moorage_template"
+            self.execute(f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}")
+            if self._content is not None and not empty:
+                schema = spare_databases.describe(self.conninfo(name))
         try:
             yield self.url(name)
         finally:
-            with self._admin.connect() as connection:
-                connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+            if not self._keep(name, schema):
+                self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _keep(self, name: str, schema: Description | None) -> bool:
+        """Empty a database for the next test. Return False if it cannot be used again."""
+        if self._content is None or schema is None:
+            return False
+        try:
+            described = spare_databases.empty(self.conninfo(name), self._content, schema)
+        except psycopg.Error:  # such as a database that nobody may write to any more
+            return False
+        if described is not None:
+            self._spare.append((name, described))
+        return described is not None
 
 
 def as_postgres(command: list[str]) -> list[str]:
