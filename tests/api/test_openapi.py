@@ -44,6 +44,16 @@ CHECKS = [
 ]
 
 
+CHEAP_PASSWORDS = """
+from argon2 import PasswordHasher
+from registry.auth.credentials import passwords
+
+cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+passwords.PasswordHasher = lambda **_: cheap
+"""
+"""Runs in the server before everything else: a third of the requests have a wrong password."""
+
+
 @dataclass(frozen=True)
 class Served:
     """A running registry and its OpenAPI document."""
@@ -54,10 +64,12 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    data = tmp_path_factory.mktemp("openapi") / "data"
+    folder = tmp_path_factory.mktemp("openapi")
+    (folder / "sitecustomize.py").write_text(CHEAP_PASSWORDS)
+    data = folder / "data"
     add_admin(data, "root", PASSWORD)
-    # Many generated requests have wrong passwords.
-    with serving(Server(data, settings={"MOORAGE_LIMITS__FAILED_SIGN_INS": "0"})) as server:
+    settings = {"MOORAGE_LIMITS__FAILED_SIGN_INS": "0"}
+    with serving(Server(data, settings=settings, patches=folder)) as server:
         yield Served(server, schemathesis.openapi.from_url(f"{server.url}{BASE}/openapi.json"))
 
 
