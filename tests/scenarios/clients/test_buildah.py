@@ -10,7 +10,7 @@ from tests.scenarios.clients.client import Client
 from tests.scenarios.clients.images import rootfs
 from tests.scenarios.clients.repository import INDEXES, MANIFESTS, Repository
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("buildah")]
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients")]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tests.scenarios.clients.images import rootfs
 from tests.scenarios.clients.repository import INDEXES, MANIFESTS, Manifest, Repository
 from tests.support.servers.server import Server, serving
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients")]
 
 DOCKERFILE = """\
 FROM {base}

@@ -14,7 +14,7 @@ from tests.scenarios.clients.images import tar_of
 from tests.scenarios.clients.repository import Repository
 from tests.support.servers.server import Server
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients")]
 
 FILE = 200_000
 FILES = 40

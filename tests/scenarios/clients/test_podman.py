@@ -10,7 +10,7 @@ from tests.scenarios.clients.client import Client
 from tests.scenarios.clients.images import rootfs
 from tests.scenarios.clients.repository import INDEXES, MANIFESTS, OCI, Repository
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients")]
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 

@@ -15,7 +15,7 @@ from tests.support.flaky import Flaky, flaky
 from tests.support.servers.seaweed import Seaweed
 from tests.support.servers.server import Server, serving
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients")]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ def _signatures(store: Flaky) -> list[str]:
     return found
 
 
-@pytest.mark.xdist_group("skopeo")
 def test_skopeo(skopeo: Client, place: Place, tmp_path: Path) -> None:
     layout = two_platforms(tmp_path / "source", "1.0")
     name = f"docker://{place.host}/team/skopeo:1.0"
@@ -81,7 +80,6 @@ def test_skopeo(skopeo: Client, place: Place, tmp_path: Path) -> None:
     assert len(place.list_fetched()) - before == 5  # two configs, three layers
 
 
-@pytest.mark.xdist_group("podman")
 def test_podman(podman: Client, busybox: Path, place: Place, tmp_path: Path) -> None:
     archive = tmp_path / "base.tar"
     archive.write_bytes(rootfs(busybox, made=b"made"))
@@ -96,7 +94,6 @@ def test_podman(podman: Client, busybox: Path, place: Place, tmp_path: Path) -> 
     assert len(place.list_fetched()) > before
 
 
-@pytest.mark.xdist_group("docker")
 def test_docker(docker: Client, busybox: Path, place: Place, tmp_path: Path) -> None:
     archive = tmp_path / "base.tar"
     archive.write_bytes(rootfs(busybox, made=b"made"))
@@ -111,7 +108,6 @@ def test_docker(docker: Client, busybox: Path, place: Place, tmp_path: Path) -> 
     assert len(place.list_fetched()) > before
 
 
-@pytest.mark.xdist_group("skopeo")
 def test_curl(client_env: dict[str, str], place: Place) -> None:
     """A range request works, and curl does not send the credentials to the bucket."""
     curl = Client(find_program("curl", "curl"), client_env)

@@ -20,9 +20,9 @@ from tests.support.servers.replicas import Replicas, running_replicas
 from tests.support.servers.seaweed import Seaweed
 from tests.support.servers.server import Server, serving
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients")]
 
-CLIENTS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("docker", "podman")]
+CLIENTS = ["docker", "podman"]
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,6 @@ def credentials(who: Login) -> str:
     return f"{who.name}:{who.secret}"
 
 
-@pytest.mark.xdist_group("skopeo")
 def test_skopeo_with_right_wrong_and_missing_rights(
     skopeo: Client, source: str, team: Team, tmp_path: Path
 ) -> None:
@@ -255,7 +254,6 @@ def test_skopeo_with_right_wrong_and_missing_rights(
     client.refused(*look, name)
 
 
-@pytest.mark.xdist_group("skopeo")
 def test_skopeo_shows_the_sentences_that_its_own_suite_expects(
     skopeo: Client, source: str, team: Team, tmp_path: Path
 ) -> None:
@@ -273,7 +271,6 @@ def test_skopeo_shows_the_sentences_that_its_own_suite_expects(
     assert "manifest unknown" in client.refused(*look, *alice, f"{name}:gone")
 
 
-@pytest.mark.xdist_group("buildah")
 def test_buildah_with_right_wrong_and_missing_rights(
     buildah: Client, busybox: Path, team: Team, tmp_path: Path
 ) -> None:
@@ -296,7 +293,6 @@ def test_buildah_with_right_wrong_and_missing_rights(
     client("rmi", "--all", "--force")
 
 
-@pytest.mark.xdist_group("skopeo")
 def test_a_robot_in_a_script(team: Team, tmp_path: Path) -> None:
     """A script can get a token with curl and push a manifest with it, without any client."""
     script = tmp_path / "script.sh"
