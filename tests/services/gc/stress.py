@@ -217,7 +217,8 @@ class Client:
         if answer.status_code == status:
             return
         took = 0.0 if begun is None else time.monotonic() - begun
-        if took > self._promise and codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]:
+        # On a busy machine, more than one of the blobs may have expired: one error for each.
+        if took > self._promise and set(codes(answer)) == {"MANIFEST_BLOB_UNKNOWN"}:
             raise LateError
         asked = f"{answer.request.method} {answer.request.url}, {took:.2f} s after its first look"
         self.books.wrong.append(f"{asked}: {answer.status_code} {answer.text[:200]}")
