@@ -110,7 +110,13 @@ class Cluster:
     def set(self, name: str, value: str) -> None:
         """Change a setting of the running server, for new and open sessions."""
         self.execute(f"ALTER SYSTEM SET {name} = {value}")
+        loaded = self.query("SELECT pg_conf_load_time()")
         self.execute("SELECT pg_reload_conf()")
+        # The server signals open sessions before it starts a new one.
+        deadline = time.monotonic() + 60
+        while self.query("SELECT pg_conf_load_time()") == loaded:
+            assert time.monotonic() < deadline, f"{name} was not set"
+            time.sleep(0.02)
 
     def execute(self, statement: str) -> None:
         """Run a statement as the superuser, outside any transaction."""
