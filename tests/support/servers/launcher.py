@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 class _Prefork:
     """The process that is forked, and the socket to it. It is started when first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares_metrics: bool) -> None:
+        self._shares_metrics = shares_metrics
         self._lock = threading.Lock()
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,14 +49,17 @@ class _Prefork:
 
     def _start(self) -> socket.socket:
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with other:
+        with other, tempfile.TemporaryDirectory() as folder:
+            shared = {"PROMETHEUS_MULTIPROC_DIR": folder} if self._shares_metrics else {}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.servers.prefork", str(other.fileno())],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **shared, "PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[other.fileno()],
             )
+            other.close()
+            assert mine.recv(64) == b"loaded", "the process to fork has ended"
         self._channel = mine
         return mine
 
@@ -70,22 +75,24 @@ class _Prefork:
                 self._channel = self._process = None
 
 
-_PREFORK = _Prefork()
+_PREFORK = _Prefork(shares_metrics=False)
+_PREFORK_OF_WORKERS = _Prefork(shares_metrics=True)
 
 
 def close() -> None:
-    """End the process that is forked."""
+    """End the processes that are forked."""
     _PREFORK.close()
+    _PREFORK_OF_WORKERS.close()
 
 
 class Launched(subprocess.Popen[Any]):
     """A `moorage` process with these arguments. The other options are those of `Popen`.
 
-    `afresh` lets it import Moorage again, for a server with several workers.
+    `has_workers` is for a server with several workers.
     """
 
-    def __init__(self, arguments: list[str], *, afresh: bool = False, **options: Any) -> None:
-        self._afresh = afresh
+    def __init__(self, arguments: list[str], *, has_workers: bool = False, **options: Any) -> None:
+        self._prefork = _PREFORK_OF_WORKERS if has_workers else _PREFORK
         super().__init__(arguments, **options)
 
     _close_pipe_fds: Callable[..., None]
@@ -102,10 +109,9 @@ class Launched(subprocess.Popen[Any]):
             "env": dict(os.environ if env is None else env),
             "cwd": str(cwd or Path.cwd()),
             "session": session,
-            "afresh": self._afresh,
         }
         try:
-            self.pid = _PREFORK.fork(request, given)
+            self.pid = self._prefork.fork(request, given)
             self._child_created = True
         finally:
             self._close_pipe_fds(read, write, out, out_write, err, err_write)

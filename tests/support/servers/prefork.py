@@ -2,6 +2,9 @@
 
 Importing takes a second of processor time, and a fork some milliseconds. Started by
 `tests.support.servers.launcher`; the first argument is the number of its socket.
+
+prometheus_client chooses how workers share values when it is imported. So servers with several
+workers are copies of another process than all else, started with PROMETHEUS_MULTIPROC_DIR.
 """
 
 import atexit
@@ -19,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from prometheus_client.values import MutexValue, ValueClass
+
 import registry
 import storage
 
@@ -35,19 +40,24 @@ def load() -> None:
         importlib.import_module(name)
     with contextlib.suppress(ImportError):
         importlib.import_module("psycopg")
+    close_metric_files()
     # Collections in a copy would write to all pages.
     gc.collect()
     gc.freeze()
 
 
-def forget_moorage() -> None:
-    """Let Moorage be imported again, from libraries that stay loaded.
+def close_metric_files() -> None:
+    """Close the files of the metrics, whose numbers a copy gives to others.
 
-    prometheus_client chooses how workers share values when it is imported.
+    A copy opens its own ones when it first counts, in the PROMETHEUS_MULTIPROC_DIR of that moment.
     """
-    for name in list(sys.modules):
-        if name.partition(".")[0] in {"registry", "storage", "prometheus_client"}:
-            del sys.modules[name]
+    if ValueClass is MutexValue:  # the metrics are for servers with one process
+        return
+    check: Any = getattr(ValueClass, f"_{ValueClass.__name__}__check_for_pid_change")
+    files = dict(zip(check.__code__.co_freevars, check.__closure__, strict=True))["files"]
+    for file in files.cell_contents.values():
+        file.close()
+    files.cell_contents.clear()
 
 
 def serve(channel: socket.socket) -> bool:
@@ -89,8 +99,6 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     # As a new interpreter does. Processes in the background start with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["moorage", *request["arguments"]]
-    if request["afresh"]:
-        forget_moorage()
     # Buffered by lines where a person reads, as in a new interpreter.
     lines = 1 if os.isatty(1) else -1
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
@@ -125,5 +133,7 @@ def run_command() -> NoReturn:
 
 if __name__ == "__main__":
     load()
-    if serve(socket.socket(fileno=int(sys.argv[1]))):
+    of_launcher = socket.socket(fileno=int(sys.argv[1]))
+    of_launcher.send(b"loaded")
+    if serve(of_launcher):
         run_command()

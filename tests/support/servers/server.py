@@ -89,8 +89,8 @@ class Server:
         path = [str(p) for p in (self.patches, checkout) if p is not None]
         environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
         if not (self.fresh or self.python or self.descriptors or self.memory):
-            afresh = self.workers > 1
-            return launcher.Launched(arguments, afresh=afresh, env=environment, **options)
+            has_workers = self.workers > 1
+            return launcher.Launched(arguments, has_workers=has_workers, env=environment, **options)
         limits = {"nofile": self.descriptors, "data": self.memory}
         given = [f"--{name}={value}" for name, value in limits.items() if value]
         limiter = ["prlimit", *given] if given else []
