@@ -3,7 +3,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0006');
+INSERT INTO "alembic_version" VALUES('0007');
 CREATE TABLE audit_log (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	detail TEXT NOT NULL, 
@@ -137,6 +137,13 @@ CREATE TABLE manifests (
 	first_pushed_at BIGINT, 
 	CONSTRAINT uq_manifests_repository_id UNIQUE (repository_id, digest), 
 	CONSTRAINT fk_manifests_repository_id FOREIGN KEY(repository_id) REFERENCES repositories (id)
+);
+CREATE TABLE mirror_tag_history (
+	repository TEXT NOT NULL, 
+	tag TEXT NOT NULL, 
+	digest TEXT NOT NULL, 
+	first_seen_at BIGINT NOT NULL, 
+	CONSTRAINT pk_mirror_tag_history PRIMARY KEY (repository, tag, digest)
 );
 CREATE TABLE mirror_tags (
 	repository TEXT NOT NULL, 
@@ -277,7 +284,7 @@ CREATE TABLE schema_version (
 	min_reader INTEGER NOT NULL, 
 	CONSTRAINT pk_schema_version PRIMARY KEY (id)
 );
-INSERT INTO "schema_version" VALUES(1,6,1);
+INSERT INTO "schema_version" VALUES(1,7,1);
 CREATE TABLE scrub_state (
 	id INTEGER NOT NULL, 
 	is_running BOOLEAN NOT NULL, 

@@ -9,6 +9,7 @@ from registry.services.content.upload_keys import UploadKeys
 from registry.services.maintenance.leases import Leases
 from registry.services.mirrors.blob_receiver import BlobReceiver
 from registry.services.mirrors.blobs import MirroredBlobs
+from registry.services.mirrors.cooldown import Cooldowns
 from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
 from registry.services.mirrors.lists import MirroredLists
@@ -36,6 +37,7 @@ class MirrorServices(TypedDict):
     eviction: Eviction
     syncs: Syncs
     sync_worker: SyncWorker
+    cooldowns: Cooldowns
 
 
 def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> MirrorServices:
@@ -46,9 +48,10 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
     spool = Spool(settings.data, settings.mirrors.spool_size)
     fills = Fills(database, blobs, receiver, spool, most=settings.mirrors.max_fills)
     upstreams = Upstreams(settings.data)
+    cooldowns = Cooldowns(database)
     mirrors, read_only = Mirrors(database), settings.content.read_only
     mirrored_manifests = MirroredManifests(
-        database, content["manifests"], upstreams, Leases(database)
+        database, content["manifests"], upstreams, Leases(database), cooldowns
     )
     mirrored_blobs = MirroredBlobs(database, content["manifests"], fills, upstreams)
     pulling = PullServices(
@@ -62,6 +65,7 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
         mirrored_lists=MirroredLists(content["tags"], content["referrers"], upstreams),
         fills=fills,
         upstreams=upstreams,
+        cooldowns=cooldowns,
         eviction=Eviction(
             database,
             upstreams,

@@ -20,7 +20,7 @@ from registry.operations import (
     usage,
     users,
 )
-from registry.operations.mirrors import eviction, mirrors, syncs
+from registry.operations.mirrors import eviction, held, mirrors, refresh, syncs
 from registry.operations.operation import Operation
 
 BASE = "/api/v1"
@@ -44,6 +44,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *audit.OPERATIONS,
     *mirrors.OPERATIONS,
     *eviction.OPERATIONS,
+    *refresh.OPERATIONS,
+    *held.OPERATIONS,
     *syncs.OPERATIONS,
     *gc.OPERATIONS,
     *retention.OPERATIONS,

@@ -23,6 +23,7 @@ from registry.services.maintenance.health import Health
 from registry.services.maintenance.scrub import Scrub
 from registry.services.maintenance.store_migration import StoreMigration
 from registry.services.mirrors.blobs import MirroredBlobs
+from registry.services.mirrors.cooldown import Cooldowns
 from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
 from registry.services.mirrors.lists import MirroredLists
@@ -79,3 +80,4 @@ class Services(Struct, frozen=True):
     eviction: Eviction
     syncs: Syncs
     sync_worker: SyncWorker
+    cooldowns: Cooldowns

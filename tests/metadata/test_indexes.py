@@ -30,6 +30,7 @@ from registry.metadata.gc.queue import Candidate
 from registry.metadata.maintenance import scrub, usage_checks, usage_recount
 from registry.metadata.mirrors import (
     mirror_images,
+    mirror_tag_history,
     mirror_tags,
     mirror_usage,
     mirrors,
@@ -111,6 +112,19 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "quotas.is_counted": lambda tx: quotas.is_counted(tx, quotas.list_of(tx, NAME)[0]),
     "usage_recount.count_manifests_next": usage_recount.count_manifests_next,
     "usage_counters.remove": lambda tx: usage_counters.remove(tx, find(tx).id, {ANY}),
+    "mirror_tag_history.observe": lambda tx: mirror_tag_history.observe(tx, NAME, TAG, ANY),
+    "mirror_tag_history.list_outdated": lambda tx: mirror_tag_history.list_outdated(
+        tx, find(tx), ["1"], ANY
+    ),
+    "mirror_usage.find": lambda tx: mirror_usage.find(tx, "hub"),
+    "mirror_images.find_use": lambda tx: mirror_images.find_use(tx, find(tx), ANY),
+    "mirror_images.list_local_tags": lambda tx: mirror_images.list_local_tags(tx, find(tx), ANY),
+    "mirror_images.is_filling": lambda tx: mirror_images.is_filling(
+        tx, find(tx), [add(tx, image("2"))]
+    ),
+    "mirror_images.list_own_blobs": lambda tx: mirror_images.list_own_blobs(
+        tx, find(tx), [add(tx, image("2"))], "hub/**"
+    ),
     "repositories.list_names of those named": lambda tx: repositories.list_names(
         tx, 9, "", [NameRange("a/a", exact=True), NameRange("b", exact=True)]
     ),
@@ -141,15 +155,6 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "repositories.is_claimed": lambda tx: repositories.is_claimed(tx, NAME),
     "mirrors.find": lambda tx: mirrors.find(tx, "hub"),
     "mirror_tags.find": lambda tx: mirror_tags.find(tx, NAME, Tag("1")),
-    "mirror_usage.find": lambda tx: mirror_usage.find(tx, "hub"),
-    "mirror_images.find_use": lambda tx: mirror_images.find_use(tx, find(tx), ANY),
-    "mirror_images.list_local_tags": lambda tx: mirror_images.list_local_tags(tx, find(tx), ANY),
-    "mirror_images.is_filling": lambda tx: mirror_images.is_filling(
-        tx, find(tx), [add(tx, image("2"))]
-    ),
-    "mirror_images.list_own_blobs": lambda tx: mirror_images.list_own_blobs(
-        tx, find(tx), [add(tx, image("2"))], "hub/**"
-    ),
     "sync_runs.find": lambda tx: sync_runs.find(tx, "hub", 1),
     "sync_runs.list_of": lambda tx: sync_runs.list_of(tx, "hub", 9, 9),
     "sync_runs.list_startable": sync_runs.list_startable,

@@ -18,7 +18,7 @@ from registry.metadata.tables import schema_version
 if TYPE_CHECKING:
     from alembic.config import Config
 
-VERSION = 6
+VERSION = 7
 """Schema version that this code writes: the number of the newest migration."""
 
 _UNFINISHED = {

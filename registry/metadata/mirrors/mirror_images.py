@@ -5,10 +5,10 @@ one, is not in the repository.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
@@ -32,8 +32,7 @@ from storage.digest import Digest
 _b, _e, _l, _m, _r = blobs.c, manifest_edges.c, repository_blobs.c, manifests.c, repositories.c
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ImageUse:
+class ImageUse(Struct, frozen=True):
     """An image, and when it or a part of it was last fetched or pulled, in microseconds."""
 
     used_at: int
@@ -42,8 +41,7 @@ class ImageUse:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class OwnBlob:
+class OwnBlob(Struct, frozen=True):
     """A blob of `size` bytes that only the given manifests of its repository use.
 
     `is_last` means that no other repository of the mirror has it.

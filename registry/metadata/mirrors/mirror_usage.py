@@ -1,8 +1,7 @@
 """Rows of the usage of mirrors, as last measured."""
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
+from msgspec import Struct
 
 from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
@@ -11,8 +10,7 @@ from registry.metadata.tables import mirror_usage
 _u = mirror_usage.c
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorUsage:
+class MirrorUsage(Struct, frozen=True):
     """The bytes of a mirror as of `measured_at`, in microseconds by the database's clock.
 
     `is_evicting` means that an eviction has begun and is not done.

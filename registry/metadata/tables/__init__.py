@@ -36,7 +36,7 @@ from registry.metadata.tables.maintenance import (
     scrub_state,
     write_freeze,
 )
-from registry.metadata.tables.mirrors import mirror_tags, mirror_usage, mirrors
+from registry.metadata.tables.mirrors import mirror_tag_history, mirror_tags, mirror_usage, mirrors
 from registry.metadata.tables.policy import (
     grants,
     policy_changes,
@@ -78,6 +78,7 @@ __all__ = [
     "manifest_edges",
     "manifests",
     "metadata",
+    "mirror_tag_history",
     "mirror_tags",
     "mirror_usage",
     "mirrors",

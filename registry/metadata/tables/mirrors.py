@@ -33,6 +33,17 @@ mirror_tags = sa.Table(
     sa.Column("checked_at", sa.BigInteger, nullable=False),
 )
 
+# The digests of tags of mirrored repositories. The upstream was first seen to name each at
+# `first_seen_at`, by the database's clock.
+mirror_tag_history = sa.Table(
+    "mirror_tag_history",
+    metadata,
+    sa.Column("repository", NameText, primary_key=True),
+    sa.Column("tag", TEXT, primary_key=True),
+    sa.Column("digest", DigestText, primary_key=True),
+    sa.Column("first_seen_at", sa.BigInteger, nullable=False),
+)
+
 # The bytes of a mirror when they were last measured, by the database's clock.
 mirror_usage = sa.Table(
     "mirror_usage",

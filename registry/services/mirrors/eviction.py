@@ -2,7 +2,8 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.principals import MIRROR, OPERATOR
@@ -50,16 +51,14 @@ AT_ONCE = 200
 _SECOND = 1_000_000
 
 
-@dataclass(slots=True)
-class EvictionPage:
+class EvictionPage(Struct):
     """The images that one call has looked at. `next` continues after them; None at the end."""
 
     images: list[EvictedImage] = field(default_factory=list)
     next: tuple[int, int] | None = None
 
 
-@dataclass(slots=True)
-class _Slice:
+class _Slice(Struct):
     """The state of a slice of the job. `size` is that of the mirror."""
 
     size: int

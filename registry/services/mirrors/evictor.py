@@ -1,13 +1,13 @@
 """Eviction of one image from a mirror: a manifest with everything that only it needs."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from registry.metadata.content import blobs, manifests, referrers, repositories, tags
 from registry.metadata.content.manifest_edges import list_of as list_edges
 from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.mirrors import mirror_images
+from registry.metadata.mirrors import mirror_images, mirror_tag_history
 from registry.metadata.mirrors.mirror_images import ImageUse, OwnBlob
 from registry.metadata.retention.usage_of_tags import TagUse
 from registry.services.content import removal
@@ -18,8 +18,7 @@ from storage.digest import Digest
 _PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class EvictedImage:
+class EvictedImage(Struct, frozen=True):
     """An image that was evicted, or would be.
 
     `bytes` is how much smaller the mirror is without it. `obstacle` says why the image stays; it
@@ -84,18 +83,19 @@ class _Plan:
             names,
             [row.digest for row in self.rows],
             size,
-            _find_obstacle(tx, repository, use.digest, names, self.rows),
+            _find_obstacle(tx, mirror, repository, names, self.rows),
         )
 
 
 def _find_obstacle(
     tx: Transaction,
+    mirror: Mirror,
     repository: RepositoryRow,
-    digest: Digest,
     names: list[str],
     rows: list[ManifestRow],
 ) -> str:
-    """Return why the image must stay, or an empty text."""
+    """Return why the image of the first row must stay, or an empty text."""
+    digest = rows[0].digest
     if local := mirror_images.list_local_tags(tx, repository, digest):
         return f"the tag {local[0]} was set in this registry"
     if held := removal.find_protected_manifests(tx, repository, [digest]):
@@ -103,6 +103,10 @@ def _find_obstacle(
     uses = [TagUse(name, digest, 0, None) for name in names]
     for name, reason in find_kept_tags(tx, repository, uses).items():
         return f"the tag {name} stays: {reason}"
+    if mirror.options.cooldown_s and (
+        outdated := mirror_tag_history.list_outdated(tx, repository, names, digest)
+    ):
+        return f"the tag {outdated[0]} answers with it while a newer digest is held back"
     if mirror_images.is_filling(tx, repository, rows):
         return "a part of it is being fetched"
     return ""

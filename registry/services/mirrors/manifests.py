@@ -22,12 +22,13 @@ from registry.metadata.content import blobs, repositories
 from registry.metadata.content.blobs import BlobState
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.mirrors import mirror_tags
+from registry.metadata.mirrors import mirror_tag_history, mirror_tags
 from registry.metadata.mirrors.mirror_tags import MirrorTag
 from registry.oci.manifests import parse_manifest
 from registry.oci.references import Reference, Tag
 from registry.services.content.manifests import Manifests, StoredManifest
 from registry.services.maintenance.leases import Leases
+from registry.services.mirrors.cooldown import Cooldowns, make_held_error
 from registry.services.mirrors.flights import Flights
 from registry.services.mirrors.mirror import Mirrored
 from registry.services.mirrors.options import read_seconds
@@ -72,13 +73,19 @@ class MirroredManifests:
     """Manifests of the repositories of mirrors."""
 
     def __init__(
-        self, database: Database, manifests: Manifests, upstreams: Upstreams, leases: Leases
+        self,
+        database: Database,
+        manifests: Manifests,
+        upstreams: Upstreams,
+        leases: Leases,
+        cooldowns: Cooldowns,
     ) -> None:
         self._db = database
+        self._cooldowns = cooldowns
         self._manifests = manifests
         self._upstreams = upstreams
         self._flights: Flights[ServedManifest] = Flights(leases)
-        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._unknown: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._seen: dict[str, float] = {}
 
     async def close(self) -> None:
@@ -108,6 +115,22 @@ class MirroredManifests:
         until = await self._require_usable(at, served.found)
         return replace(served, deadline=min(served.deadline, until))
 
+    async def refresh(self, at: Mirrored, tag: Tag) -> tuple[Digest | None, Digest]:
+        """Look up a tag at the upstream now. Return the digests that it had and has.
+
+        Raises as `get`, and UpstreamUnavailableError if the upstream fails.
+        """
+
+        async def find() -> None:
+            return None
+
+        before = await self._find(at, tag, time.monotonic())
+        self._unknown.pop(f"{at.name}@{tag}", None)
+        served = await self._flights.run(f"{at.name}@{tag}", find, lambda: self._fetch(at, tag))
+        if served.problem:
+            raise UpstreamUnavailableError(f"{tag} was not looked up: {served.problem}")
+        return before.row.digest if before is not None else None, served.found.row.digest
+
     async def _find(
         self, at: Mirrored, reference: Reference, since: float
     ) -> StoredManifest | None:
@@ -127,6 +150,9 @@ class MirroredManifests:
         if known is None or known.digest != found.row.digest:
             return None
         left = read_seconds(at.mirror.options.tag_ttl) - known.age * _MICROSECOND
+        if left > 0 and self._cooldowns.applies_to(at, reference):
+            choice = await self._cooldowns.find(at, reference)
+            left = min(left, choice.lasts_s) if choice.digest == known.digest else 0
         return ServedManifest(found, time.monotonic() + left) if left > 0 else None
 
     async def _find_tag(self, at: Mirrored, tag: Tag) -> MirrorTag | None:
@@ -136,47 +162,81 @@ class MirroredManifests:
         """Return the manifest as the upstream has it now, or the cached one if that fails."""
         try:
             async with asyncio.timeout(DECIDE_S), self._upstreams.use(at.mirror) as upstream:
-                await self._update(at, reference, upstream)
+                lasts_s = await self._update(at, reference, upstream)
                 self._seen[at.mirror.name] = time.monotonic()
         except UpstreamUnknownError as error:
-            self._remember_unknown(at, reference)
+            self._remember_unknown(at, reference, "the upstream did not have it a moment ago")
             raise _unknown(at, reference, error.message) from error
         except (UpstreamError, TimeoutError) as error:
             problem = error if isinstance(error, UpstreamError) else _not_in_time(at)
             return await self._find_stale(at, reference, problem)
         found = await self._manifests.get(at.name, reference, time.monotonic())
-        ttl = read_seconds(at.mirror.options.tag_ttl)
-        deadline = time.monotonic() + ttl if isinstance(reference, Tag) else math.inf
-        return ServedManifest(found, deadline)
+        ttl = read_seconds(at.mirror.options.tag_ttl) if isinstance(reference, Tag) else math.inf
+        return ServedManifest(found, time.monotonic() + min(ttl, lasts_s))
 
-    async def _update(self, at: Mirrored, reference: Reference, upstream: "Upstream") -> None:
-        """Bring the cache up to date.
-
-        A tag that is immutable here stays, whatever the upstream says.
-        """
+    async def _update(self, at: Mirrored, reference: Reference, upstream: "Upstream") -> float:
+        """Bring the cache up to date. Return the seconds after which the answer changes."""
         if isinstance(reference, Digest):
             await self.store(at, reference, upstream, ())
-            return
+            return math.inf
         head = await upstream.head_manifest(at.remote, reference)
-        current = await self._find(at, reference, time.monotonic())
-        if current is not None and current.row.digest == head.digest:
-            digest = current.row.digest
-        else:
-            try:
-                digest = await self.store(at, head.digest or reference, upstream, (reference,))
-            except ProtectedError:
-                if current is None:
-                    raise
-                digest = current.row.digest
-        await self.confirm(at, reference, digest)
+        if self._cooldowns.applies_to(at, reference):
+            latest = head.digest or await self.store(at, reference, upstream, ())
+            return await self._update_held(at, reference, latest, upstream)
+        digest = await self._point(at, reference, head.digest or reference, upstream)
+        await self.confirm(at, reference, digest, head.digest)
+        return math.inf
 
-    async def confirm(self, at: Mirrored, tag: Tag, digest: Digest) -> None:
-        """Record that the upstream has the tag at this digest now."""
-        await self._db.write(
-            lambda tx: mirror_tags.put(tx, at.name, tag, digest),
-            actor=_principal(at).name,
-            durable=False,
-        )
+    async def confirm(
+        self, at: Mirrored, tag: Tag, digest: Digest, latest: Digest | None = None
+    ) -> None:
+        """Record that a tag answers with `digest`, and that the upstream has it at `latest` now.
+
+        They are the same if `latest` is None.
+        """
+
+        def work(tx: Transaction) -> None:
+            mirror_tags.put(tx, at.name, tag, digest)
+            mirror_tag_history.observe(tx, at.name, tag, latest or digest)
+
+        await self._db.write(work, actor=_principal(at).name, durable=False)
+
+    async def _update_held(
+        self, at: Mirrored, tag: Tag, latest: Digest, upstream: "Upstream"
+    ) -> float:
+        """Point a tag with a cooldown to the digest with which it answers.
+
+        Raises ManifestUnknownError if all of its digests are held back.
+        """
+        actor = _principal(at).name
+        choice = await self._cooldowns.observe(at, tag, latest, actor)
+        while choice.digest is not None:
+            try:
+                digest = await self._point(at, tag, choice.digest, upstream)
+            except UpstreamUnknownError:
+                if choice.digest == latest:
+                    raise
+                choice = await self._cooldowns.forget(at, tag, choice.digest, actor)
+                continue
+            await self.confirm(at, tag, digest, latest)
+            return choice.lasts_s
+        error = make_held_error(at, tag, choice)
+        self._remember_unknown(at, tag, error.message, choice.lasts_s)
+        raise error
+
+    async def _point(
+        self, at: Mirrored, tag: Tag, wanted: Reference, upstream: "Upstream"
+    ) -> Digest:
+        """Point a tag to a manifest, unless it is immutable here. Return the digest it has."""
+        current = await self._find(at, tag, time.monotonic())
+        if current is not None and current.row.digest == wanted:
+            return current.row.digest
+        try:
+            return await self.store(at, wanted, upstream, (tag,))
+        except ProtectedError:
+            if current is None:
+                raise
+            return current.row.digest
 
     async def store(
         self, at: Mirrored, reference: Reference, upstream: "Upstream", tags: tuple[Tag, ...]
@@ -220,6 +280,11 @@ class MirroredManifests:
             limit = read_seconds(options.tag_ttl) + read_seconds(options.stale_for)
             if known is None or known.age * _MICROSECOND > limit:
                 found = None
+            elif self._cooldowns.applies_to(at, reference):
+                choice = await self._cooldowns.find(at, reference)
+                if choice.digest is None:
+                    raise make_held_error(at, reference, choice)
+                found = await self._find(at, choice.digest, time.monotonic())
         if found is not None:
             if not await self._is_complete(at, found):
                 raise _incomplete(at, reference, problem)
@@ -269,13 +334,16 @@ class MirroredManifests:
         return not wanted or await self._db.read(work)
 
     def _require_not_unknown(self, at: Mirrored, reference: Reference) -> None:
-        until = self._unknown.get(f"{at.name}@{reference}")
-        if until is not None and time.monotonic() < until:
-            raise _unknown(at, reference, "the upstream did not have it a moment ago")
+        until, reason = self._unknown.get(f"{at.name}@{reference}", (0.0, ""))
+        if time.monotonic() < until:
+            raise _unknown(at, reference, reason)
 
-    def _remember_unknown(self, at: Mirrored, reference: Reference) -> None:
+    def _remember_unknown(
+        self, at: Mirrored, reference: Reference, reason: str, most_s: float = math.inf
+    ) -> None:
         key = f"{at.name}@{reference}"
-        self._unknown[key] = time.monotonic() + read_seconds(at.mirror.options.negative_ttl)
+        ttl = min(read_seconds(at.mirror.options.negative_ttl), most_s)
+        self._unknown[key] = time.monotonic() + ttl, reason
         self._unknown.move_to_end(key)
         while len(self._unknown) > _MOST_UNKNOWN:
             self._unknown.popitem(last=False)

@@ -83,6 +83,17 @@ _ALL = (
         "DURATION",
     ),
     OptionField(
+        "cooldown",
+        Kind.DURATION,
+        "Time for which a new digest of a tag is held back: a duration such as `3d`.",
+        "DURATION",
+    ),
+    OptionField(
+        "serve_new_tags",
+        Kind.FLAG,
+        "Serve the first digest that is seen for a tag at once, in spite of the cooldown.",
+    ),
+    OptionField(
         "max_size",
         Kind.SIZE,
         "Size above which the images that were not pulled for the longest time are evicted.",

@@ -67,6 +67,8 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tag_ttl: Annotated[_Duration, _describe("tag_ttl")] = "5m"
     negative_ttl: Annotated[_Duration, _describe("negative_ttl")] = "1m"
     stale_for: Annotated[_Duration, _describe("stale_for")] = "30d"
+    cooldown: Annotated[_Duration, _describe("cooldown")] = "0s"
+    serve_new_tags: Annotated[bool, _describe("serve_new_tags")] = False
     max_size: Annotated[_Size, _describe("max_size")] = ""
     max_age: Annotated[_Duration, _describe("max_age")] = FOREVER
     max_connections: Annotated[_Count, _describe("max_connections")] = 16
@@ -94,6 +96,7 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             elif FIELDS[name].kind is Kind.SIZE:
                 given[name] = _normalize_size(name, value)
         self._check_credentials()
+        self._check_cooldown()
         _parse_patterns((*self.allow, *self.deny))
         for url in self.token_origins:
             _require_url("token_origins", url)
@@ -108,6 +111,12 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 )
         return replace(self, **given | {"hosts": hosts})
 
+    def _check_cooldown(self) -> None:
+        if self.cooldown == FOREVER:
+            raise InputInvalidError("cooldown: expected a duration such as 3d")
+        if self.serve_new_tags and not self.cooldown_s:
+            raise InputInvalidError("`serve_new_tags` requires `cooldown`")
+
     def _check_credentials(self) -> None:
         if self.credential_helper and not _HELPER.fullmatch(self.credential_helper):
             raise InputInvalidError(
@@ -120,6 +129,11 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
         if self.password_file and not self.username:
             raise InputInvalidError("`password_file` requires `username`")
+
+    @property
+    def cooldown_s(self) -> float:
+        """The seconds of `cooldown`."""
+        return read_seconds(self.cooldown)
 
     @property
     def max_bytes(self) -> int | None:

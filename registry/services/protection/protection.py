@@ -18,6 +18,11 @@ from registry.services.content import removal
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\..+)?")
 
 
+def has_attached_name(tag: str) -> bool:
+    """Return whether the tag has the form of the tags of referrers."""
+    return _ATTACHED.fullmatch(tag) is not None
+
+
 def find_kept_tags(
     tx: Transaction, repository: RepositoryRow, uses: Collection[TagUse]
 ) -> dict[str, str]:

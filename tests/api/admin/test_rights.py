@@ -78,6 +78,8 @@ get_mirror     401 403 403 403 403 200
 test_mirror    401 403 403 403 403 200
 set_mirror     401 403 403 403 403 200
 get_mirror_usage  401 403 403 403 403 200
+refresh_tag    401 403 403 403 403 503
+list_held_digests  401 403 403 403 403 200
 evict_images   401 403 403 403 403 200
 delete_mirror  401 403 403 403 403 204
 start_sync     401 403 403 403 403 201
@@ -158,6 +160,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "evict_images": {"dry_run": True},
     "start_sync": {},
     "create_schedule": {"every": "6h", "tags": ["{role}"]},
+    "refresh_tag": {"repository": "hub/app", "tag": "1"},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -200,6 +203,8 @@ NAMED = {
     "test_mirror": "hub",
     "get_mirror_usage": "hub",
     "evict_images": "hub",
+    "refresh_tag": "hub",
+    "list_held_digests": "hub",
     "delete_mirror": "quay",
     "start_sync": "hub",
     "list_syncs": "hub",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.commands.content import mirror_clients, mirror_eviction, mirror_sync
+from registry.cli.commands.content import (
+    mirror_clients,
+    mirror_eviction,
+    mirror_refresh,
+    mirror_sync,
+)
 from registry.cli.kit import client, confirmation, output, passwords
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
@@ -14,6 +19,7 @@ from registry.services.mirrors.presets import PRESETS
 
 if TYPE_CHECKING:
     from registry.operations.mirrors.eviction import MirrorUsage
+    from registry.operations.mirrors.held import HeldDigest
     from registry.operations.mirrors.mirrors import MirrorInfo
     from registry.operations.mirrors.syncs import ScheduleInfo
 
@@ -110,6 +116,7 @@ def declare(mirrors: Parser) -> None:
     confirmation.add_option(command)
     mirror_eviction.declare(mirrors)
     mirror_sync.declare(mirrors)
+    mirror_refresh.declare(mirrors)
 
 
 def add(args: argparse.Namespace) -> int:
@@ -205,6 +212,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     from registry.operations.mirrors.eviction import get_mirror_usage
+    from registry.operations.mirrors.held import list_held_digests
     from registry.operations.mirrors.mirrors import get_mirror
     from registry.operations.mirrors.syncs import list_schedules
 
@@ -215,15 +223,17 @@ def show(args: argparse.Namespace) -> int:
 
     async def work(
         operations: client.OperationClient,
-    ) -> tuple[MirrorInfo, MirrorUsage, list[ScheduleInfo]]:
+    ) -> tuple[MirrorInfo, MirrorUsage, list[HeldDigest], list[ScheduleInfo]]:
         mirror = await operations.send(get_mirror, name=args.name)
         usage = await operations.send(get_mirror_usage, name=args.name)
+        held = await operations.send(list_held_digests, name=args.name)
         found = await operations.send(list_schedules, name=args.name)
-        return mirror, usage, found.items
+        return mirror, usage, held.items, found.items
 
-    mirror, usage, schedules = client.run(args, work)
+    mirror, usage, held, schedules = client.run(args, work)
     if args.json:
-        output.write_json({**output.to_json(mirror), "usage": usage, "schedules": schedules})
+        more = {"usage": usage, "held": held, "schedules": schedules}
+        output.write_json({**output.to_json(mirror), **more})
         return 0
     rows = [
         (name.replace("_", "-"), " ".join(value) if isinstance(value, tuple) else value)
@@ -231,6 +241,7 @@ def show(args: argparse.Namespace) -> int:
         if value not in ("", (), None)
     ]
     rows += mirror_eviction.list_usage(usage, mirror.max_size)
+    rows += mirror_refresh.list_held(held)
     output.write_table(("OPTION", "VALUE"), rows)
     mirror_sync.write_schedules(schedules)
     return 0

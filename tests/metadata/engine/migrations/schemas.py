@@ -15,6 +15,7 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions, unreadable_manifests
 from registry.metadata.maintenance import scrub
 from registry.metadata.mirrors import (
+    mirror_tag_history,
     mirror_tags,
     mirror_usage,
     mirrors,
@@ -75,6 +76,7 @@ def fill(url: str) -> None:
         mirrors.insert(tx, MirrorRow("hub", RepositoryName("hub"), "https://a.example", "{}"))
         mirrors.set_default(tx, "hub", "names")
         mirror_tags.put(tx, RepositoryName("hub/a"), Tag("1"), row.digest)
+        mirror_tag_history.observe(tx, RepositoryName("hub/a"), Tag("1"), row.digest)
         mirror_usage.put(tx, "hub", 1, is_evicting=False)
         sync_schedules.insert(tx, "hub", "{}", 9)
         sync_runs.insert(tx, "hub", None, "{}")
