@@ -25,6 +25,7 @@ _RIGHTS = {
     Action.PULL: frozenset({GrantAction.PULL}),
     Action.PUSH: frozenset({GrantAction.CREATE, GrantAction.OVERWRITE}),
     Action.DELETE: frozenset({GrantAction.DELETE}),
+    Action.FILL: frozenset({GrantAction.FILL}),
 }
 # The answers to a push reveal what the repository contains, so a push needs pull as well.
 _NEEDED = {
@@ -34,7 +35,7 @@ _NEEDED = {
 }
 
 
-@cache  # there are only eight sets of actions, and this took most of the time spent on a token
+@cache  # there are only sixteen sets of actions, and this took most of the time spent on a token
 def rights_of_actions(actions: frozenset[Action]) -> Rights:
     """Return the rights that the actions of a token stand for."""
     return frozenset().union(*(_RIGHTS[action] for action in actions))
@@ -93,6 +94,10 @@ class Caller(Struct, frozen=True):
         if name is None:
             return True
         return _NEEDED[action] <= allowed_actions(self.rights_in(name))
+
+    def may_fill(self, name: RepositoryName) -> bool:
+        """Return whether a pull may fetch content with the credentials of a mirror."""
+        return GrantAction.FILL in self.rights_in(name)
 
     def may_pull(self, name: RepositoryName) -> bool:
         return self.may(Action.PULL, name)
@@ -154,7 +159,11 @@ class Caller(Struct, frozen=True):
             return _NOT_ADMIN if self.has_refresh_token else ALL_RIGHTS
         if self.policy is not None and self.policy.was_removed(name, since=self.since):
             return NO_RIGHTS
-        return rights_of_actions(self.scopes.actions_in(name))
+        rights = rights_of_actions(self.scopes.actions_in(name))
+        if self.policy is not None and GrantAction.PULL in rights:
+            # Clients do not ask for fill, so a token to pull includes it where it is granted.
+            return rights | {GrantAction.FILL}
+        return rights
 
 
 OPEN = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS, validity=ALWAYS)

@@ -10,10 +10,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.auth.caller import ALWAYS, Caller, Validity
 from registry.auth.policy.actions import Action
-from registry.auth.policy.principals import Principal
+from registry.auth.policy.principals import ANONYMOUS, Principal
 from registry.errors import (
+    BlobUnknownError,
     DeniedError,
     DisabledError,
+    ManifestUnknownError,
     MethodUnknownError,
     NameInvalidError,
     PageSizeInvalidError,
@@ -47,6 +49,8 @@ class RequestContext(Struct, frozen=True):
     is_by_default: bool = False
     """Whether the request named no mirror. Then the response is not repeated, because it also
     depends on the repository with the name in the path, which may be created."""
+    cached: Mirrored | None = None
+    """The mirrored repository, if the caller may read only what is cached."""
 
     @property
     def principal(self) -> Principal:
@@ -182,7 +186,11 @@ class Endpoint:
             if action is Action.PUSH and mirrors.contains(repository):
                 raise _refuse_push(repository)
             mirrored = mirrors.find(repository) if action is Action.PULL else None
-        response = await handler(
+        cached = None
+        if mirrored is not None and not _may_fill(caller, mirrored):
+            mirrored, cached = None, mirrored
+        response = await _handle(
+            handler,
             RequestContext(
                 request,
                 self._registry,
@@ -192,11 +200,37 @@ class Endpoint:
                 repository,
                 mirrored,
                 default is not None,
-            )
+                cached,
+            ),
         )
         if target.namespace and isinstance(response, Response):
             response.headers["OCI-Namespace"] = target.namespace
         await response(scope, receive, send)
+
+
+def _may_fill(caller: Caller, at: Mirrored) -> bool:
+    """Return whether a pull of the caller may fetch content from the upstream."""
+    return not at.mirror.has_credentials or caller.may_fill(at.name)
+
+
+async def _handle(handler: Handler, context: RequestContext) -> Response | ASGIApp:
+    """Run the handler. A caller without `fill` who misses something is told so.
+
+    An anonymous caller is asked to sign in, because another caller may have `fill`.
+    """
+    try:
+        return await handler(context)
+    except (BlobUnknownError, ManifestUnknownError) as error:
+        if context.cached is None:
+            raise
+        if context.principal == ANONYMOUS:
+            scope = format_scope(Action.PULL, context.name)
+            raise context.authorizer.demand(context.request, context.caller, [scope]) from error
+        raise type(error)(
+            f"{error.message}; to fetch it requires fill on {context.name}; ask an admin of this "
+            f"registry or of {context.name} to grant it",
+            error.detail,
+        ) from error
 
 
 def _refuse_push(name: RepositoryName) -> DeniedError:

@@ -45,7 +45,7 @@ def test_refuses(names: list[str]) -> None:
 
 
 def test_writes_both_halves_of_push_as_one() -> None:
-    assert format_rights(ALL_RIGHTS) == ["pull", "push", "delete", "admin"]
+    assert format_rights(ALL_RIGHTS) == ["pull", "push", "delete", "fill", "admin"]
     assert format_rights(frozenset({GrantAction.OVERWRITE})) == ["overwrite"]
     assert format_rights(frozenset({GrantAction.DELETE, GrantAction.CREATE})) == [
         "create",
@@ -78,7 +78,8 @@ def test_what_may_be_done(rights: Rights) -> None:
         GrantAction.CREATE in rights or GrantAction.OVERWRITE in rights
     )
     assert (Action.DELETE in actions) == (GrantAction.DELETE in rights)
-    assert actions <= {Action.PULL, Action.PUSH, Action.DELETE}
+    assert (Action.FILL in actions) == ({GrantAction.PULL, GrantAction.FILL} <= rights)
+    assert actions <= {Action.PULL, Action.PUSH, Action.DELETE, Action.FILL}
 
 
 @given(st.frozensets(st.sampled_from([Action.PULL, Action.PUSH, Action.DELETE])))

@@ -108,6 +108,8 @@ async def _get_manifest(
         registry, since = context.registry, context.received_at
         if context.mirrored is not None:
             return await registry.mirrored_manifests.get(context.mirrored, reference, since)
+        if context.cached is not None:
+            return await registry.mirrored_manifests.get_cached(context.cached, reference, since)
         return ServedManifest(await registry.manifests.get(context.name, reference, since))
 
     is_head = context.request.method == "HEAD"

@@ -15,6 +15,8 @@ class Action(StrEnum):
     PULL = "pull"
     PUSH = "push"
     DELETE = "delete"
+    # No route requires it: it is part of a pull from a mirror that has credentials.
+    FILL = "fill"
     CATALOG = "catalog"
     # Requires only that the caller may use the registry: `GET /v2/`.
     SIGN_IN = "sign-in"
@@ -28,14 +30,16 @@ class GrantAction(StrEnum):
     CREATE = "create"
     OVERWRITE = "overwrite"
     DELETE = "delete"
+    FILL = "fill"
     ADMIN = "admin"
 
 
 Rights = frozenset[GrantAction]
 """Actions that a grant allows, without `push`, which is expanded.
 
-`create` without `overwrite` makes tags that cannot be moved. `admin` includes all other actions,
-and managing the grants of these repositories.
+`fill` lets a pull from a mirror fetch content with the credentials of the mirror. `create` without
+`overwrite` makes tags that cannot be moved. `admin` includes all other actions, and managing the
+grants of these repositories.
 """
 
 NO_RIGHTS: Rights = frozenset()
@@ -81,6 +85,8 @@ def allowed_actions(rights: Rights) -> frozenset[Action]:
     actions: set[Action] = set()
     if GrantAction.PULL in rights:
         actions.add(Action.PULL)
+        if GrantAction.FILL in rights:
+            actions.add(Action.FILL)
     if rights & _PUSH:
         actions.add(Action.PUSH)
     if GrantAction.DELETE in rights:

@@ -16,7 +16,8 @@ from registry.logs import LONGEST_FIELD
 from registry.oci.names import RepositoryName
 
 _SCOPE = re.compile(r"(?P<type>[a-z0-9]+)(\([a-z0-9]+\))?:(?P<name>.+):(?P<actions>[a-z*,]*)")
-_REPOSITORY_ACTIONS = (Action.PULL, Action.PUSH, Action.DELETE)
+_ALL_ACTIONS = (Action.PULL, Action.PUSH, Action.DELETE)
+_REPOSITORY_ACTIONS = (*_ALL_ACTIONS, Action.FILL)
 MAX_REPOSITORIES = 1000
 """The maximum number of repositories that one request may ask for."""
 
@@ -24,11 +25,13 @@ _ROOM_FOR_MORE = len(" and 1000 more")
 
 
 def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
-    """Return the named actions on a repository, all of them for `*`. Unknown names are ignored."""
+    """Return the named actions on a repository. Unknown names are ignored.
+
+    `*` stands for those of Distribution, and so not for `fill`.
+    """
     given = {name for name in names if isinstance(name, str)}
-    if "*" in given:
-        return frozenset(_REPOSITORY_ACTIONS)
-    return frozenset(action for action in _REPOSITORY_ACTIONS if action.value in given)
+    named = frozenset(action for action in _REPOSITORY_ACTIONS if action.value in given)
+    return named | frozenset(_ALL_ACTIONS) if "*" in given else named
 
 
 class Scopes(Struct, frozen=True):

@@ -115,6 +115,20 @@ class MirroredManifests:
         until = await self._require_usable(at, served.found)
         return replace(served, deadline=min(served.deadline, until))
 
+    async def get_cached(self, at: Mirrored, reference: Reference, since: float) -> ServedManifest:
+        """Return a manifest of which all blobs are cached. The upstream is not asked.
+
+        Raises ManifestUnknownError for any other one.
+        """
+        found = await self._find(at, reference, since)
+        if found is not None and isinstance(reference, Tag):
+            found = await self._apply_cooldown(at, reference, found)
+        if found is None or not await self._is_complete(at, found):
+            raise ManifestUnknownError(
+                f"{reference} is not cached in {at.name}", {"reference": str(reference)}
+            )
+        return ServedManifest(found)
+
     async def refresh(self, at: Mirrored, tag: Tag) -> tuple[Digest | None, Digest]:
         """Look up a tag at the upstream now. Return the digests that it had and has.
 
@@ -280,11 +294,8 @@ class MirroredManifests:
             limit = read_seconds(options.tag_ttl) + read_seconds(options.stale_for)
             if known is None or known.age * _MICROSECOND > limit:
                 found = None
-            elif self._cooldowns.applies_to(at, reference):
-                choice = await self._cooldowns.find(at, reference)
-                if choice.digest is None:
-                    raise make_held_error(at, reference, choice)
-                found = await self._find(at, choice.digest, time.monotonic())
+            else:
+                found = await self._apply_cooldown(at, reference, found)
         if found is not None:
             if not await self._is_complete(at, found):
                 raise _incomplete(at, reference, problem)
@@ -292,6 +303,20 @@ class MirroredManifests:
         if isinstance(problem, UpstreamDeniedError):
             raise _unknown(at, reference, problem.message) from problem
         raise problem
+
+    async def _apply_cooldown(
+        self, at: Mirrored, tag: Tag, found: StoredManifest
+    ) -> StoredManifest | None:
+        """Return the cached manifest with which a tag answers now, or None.
+
+        Raises ManifestUnknownError if all of its digests are held back.
+        """
+        if not self._cooldowns.applies_to(at, tag):
+            return found
+        choice = await self._cooldowns.find(at, tag)
+        if choice.digest is None:
+            raise make_held_error(at, tag, choice)
+        return await self._find(at, choice.digest, time.monotonic())
 
     async def _require_usable(self, at: Mirrored, found: StoredManifest) -> float:
         """Return until when the manifest may be served, a value of `time.monotonic`.

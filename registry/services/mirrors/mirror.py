@@ -62,6 +62,12 @@ class Mirror:
         return f"{self.prefix}/**"
 
     @property
+    def has_credentials(self) -> bool:
+        """Whether content is fetched with credentials, which requires `fill`."""
+        options = self.options
+        return bool(self.password or options.password_file or options.credential_helper)
+
+    @property
     def is_docker_hub(self) -> bool:
         """Whether names with one component are in the namespace `library`."""
         return urlsplit(self.url).hostname == urlsplit(PRESETS[DOCKER_HUB].url).hostname
