@@ -149,8 +149,10 @@ def _is_host(text: str) -> bool:
     match = _HOST.fullmatch(text)
     if match is None or int(match["port"] or 0) >= _PORTS:
         return False
+    if match["ipv6"] is None:
+        return True
     try:
-        IPv6Address(match["ipv6"] or "::")
+        IPv6Address(match["ipv6"])
     except ValueError:
         return False
     return True

@@ -7,8 +7,9 @@ import random
 import re
 import time
 import traceback
+from collections.abc import Iterable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import access_log, logs, metrics
@@ -36,6 +37,10 @@ LINGER = 1.0
 
 Closing the connection at once would reset it, and the client would lose the error response.
 """
+
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+_NO_STORE = (b"cache-control", b"no-store")
 
 _OK = 200
 _SERVER_ERROR = 500
@@ -112,16 +117,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
-            if str(self.scope["path"]).startswith("/v2"):
-                headers["Docker-Distribution-API-Version"] = "registry/2.0"
-                headers.setdefault("Cache-Control", "no-store")
-            elif str(self.scope["path"]).startswith("/api/"):
-                headers["Cache-Control"] = "no-store"
-            if self._unread:
-                headers["Connection"] = "close"
+            message["headers"] = self._add_fields(message.get("headers", ()))
             await self._send(message)
             return
         # A file that the server sends itself has a `count` in place of a `body`.
@@ -131,6 +127,22 @@ class _Exchange:
             await self._drop_body()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
+
+    def _add_fields(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the header fields of a response, with those that all responses have."""
+        fields = list(given)
+        own = [(b"x-request-id", self.request_id.encode()), _NOSNIFF]
+        path = str(self.scope["path"])
+        if path.startswith("/v2"):
+            own.append(_API_VERSION)
+            if all(name != _NO_STORE[0] for name, _ in fields):
+                own.append(_NO_STORE)
+        elif path.startswith("/api/"):
+            own.append(_NO_STORE)
+        if self._unread:
+            own.append((b"connection", b"close"))
+        names = {name for name, _ in own}
+        return [field for field in fields if field[0] not in names] + own
 
     async def _drop_body(self) -> None:
         if "expect" in self.headers:

@@ -213,6 +213,19 @@ def _find_limits(settings: Settings) -> ServerLimits:
     )
 
 
+COLLECT_AFTER = 5000
+"""New objects after which the garbage collector of Python runs. Its default is 700."""
+
+
+def collect_less_often() -> None:
+    """Let the garbage collector of Python run less often, and skip all objects that exist now.
+
+    Requests leave almost no cycles, and the collector took 5 % of the time of the event loop.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
+
+
 def _work(
     settings: Settings,
     sockets: _Sockets,
@@ -232,6 +245,7 @@ def _work(
     # Not before the fork: a thread does not survive it.
     WRITER.start(metrics.LOG_LINES_DROPPED.inc)
     opened = compose(settings)
+    collect_less_often()
     health = opened.registry.health
     failures: list[Exception] = []
 
