@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 from prometheus_client.values import MutexValue, ValueClass
 
 from registry.version import find_version
@@ -139,9 +140,44 @@ MIRROR_FILLS = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
+MIRROR_REQUESTS = Counter(
+    "moorage_mirror_requests",
+    "Requests for content of mirrors, by result: hit (cached), miss (fetched from the upstream), "
+    "stale (cached, but the upstream fails), unknown (the upstream does not have it) or error.",
+    ["mirror", "kind", "result"],
+    registry=REGISTRY,
+)
 MIRROR_RECEIVED_BYTES = Counter(
     "moorage_mirror_received_bytes",
-    "Bytes of blobs received from upstreams.",
+    "Bytes of manifests and blobs received from upstreams.",
+    ["mirror"],
+    registry=REGISTRY,
+)
+MIRROR_SENT_BYTES = Counter(
+    "moorage_mirror_sent_bytes",
+    "Bytes of manifests and blobs of mirrors sent to clients, without redirects to a bucket.",
+    ["mirror", "kind"],
+    registry=REGISTRY,
+)
+MIRROR_UPSTREAM_UP = Gauge(
+    "moorage_mirror_upstream_up",
+    "1 if requests are sent to the upstream, 0 if it fails and is not called for a while.",
+    ["mirror"],
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
+MIRROR_QUOTA_LIMIT = Gauge(
+    "moorage_mirror_quota_limit",
+    "Pulls that the upstream allows in its window, if it says so.",
+    ["mirror"],
+    multiprocess_mode="mostrecent",
+    registry=REGISTRY,
+)
+MIRROR_QUOTA_REMAINING = Gauge(
+    "moorage_mirror_quota_remaining",
+    "Pulls that the upstream still allows in its window, if it says so.",
+    ["mirror"],
+    multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
 MIRROR_FILLS_FAILED = Counter(
@@ -245,12 +281,25 @@ def update() -> None:
 
 def render() -> bytes:
     """Return the metrics of all workers in the Prometheus text format."""
+    return generate_latest(_combine())
+
+
+def list_samples(**labels: str) -> Iterator[Sample]:
+    """Yield the samples of all workers that have these labels."""
+    for family in _combine().collect():
+        for sample in family.samples:
+            if labels.items() <= sample.labels.items():
+                yield sample
+
+
+def _combine() -> CollectorRegistry:
+    """Return a registry with the metrics of all workers."""
     if ValueClass is MutexValue:
-        return generate_latest(REGISTRY)
+        return REGISTRY
     together = CollectorRegistry()
     MultiProcessCollector(together)  # type: ignore[no-untyped-call]
     together.register(ProcessCollector(has_parent=True))
-    return generate_latest(together)
+    return together
 
 
 REGISTRY.register(ProcessCollector(has_parent=False))

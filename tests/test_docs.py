@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from registry import metrics
 from registry.api.admin.openapi import build_document
 from registry.api.v2.routes import ROUTES
 from registry.cli.kit.parsing import Parser
@@ -130,3 +131,15 @@ def test_headings_have_a_blank_line_before_and_after() -> None:
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md"))
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_every_metric_is_documented() -> None:
+    text = (DOCS / "operate" / "metrics.md").read_text()
+    for metric in metrics.REGISTRY.collect():
+        is_counter = metric.type == "counter"
+        name = f"{metric.name}_total" if is_counter else metric.name
+        assert f"`{name}`" in text, f"{name} is not in docs/operate/metrics.md"
+    exported = {f"{each.name}_total" for each in metrics.REGISTRY.collect()}
+    exported |= {each.name for each in metrics.REGISTRY.collect()}
+    named = set(re.findall(r"moorage_\w+", text))
+    assert named <= exported, named - exported

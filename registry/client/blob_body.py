@@ -1,7 +1,7 @@
 """The body of a blob, or of a part of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,8 +36,11 @@ class BlobBody:
     UpstreamProtocolError if the body is longer or shorter than the headers and the known size say.
     """
 
-    def __init__(self, response: Response, asked: BlobRange) -> None:
+    def __init__(
+        self, response: Response, asked: BlobRange, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._response = response
+        self._on_bytes = on_bytes
         self._where = response.where
         self._position = 0
         stated = read_length(response)
@@ -67,6 +70,7 @@ class BlobBody:
     async def __anext__(self) -> bytes:
         while not self._is_complete:
             piece = await self._response.read_piece()
+            self._on_bytes(len(piece))
             begin, self._position = self._position, self._position + len(piece)
             if not piece and self._position < self._end:
                 raise UpstreamProtocolError(f"{self._where} returned a body that is too short")

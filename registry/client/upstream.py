@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -85,6 +85,8 @@ class Upstream:
     UpstreamDeniedError, UpstreamUnknownError, UpstreamAddressError and UpstreamProtocolError. The
     messages are for operators, and contain neither secrets nor text of the upstream.
 
+    `on_bytes` is called with the bytes of manifests and blobs as they arrive.
+
     The constructor raises ConfigError if `ca_file` or `proxy` is unusable, and
     UpstreamProtocolError for an invalid URL.
     """
@@ -100,8 +102,10 @@ class Upstream:
         proxy: str = "",
         max_connections: int = 16,
         deadlines: Deadlines | None = None,
+        on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.url = url
+        self._on_bytes = on_bytes
         self._target = Target.parse(url)
         self._where = self._target.origin
         self._prefix = self._target.path.strip("/")
@@ -163,6 +167,7 @@ class Upstream:
                 self.pull_breaker.open(error, error.retry_after or LIMITED_PAUSE_S)
             raise
         self.pull_breaker.reset()
+        self._on_bytes(len(body))
         stated = read_digest(response)
         asked = reference if isinstance(reference, Digest) else stated
         digest = Digest.of(body, asked.algorithm) if asked else Digest.of(body)
@@ -205,7 +210,7 @@ class Upstream:
             )
         async with response:
             try:
-                yield BlobBody(response, asked)
+                yield BlobBody(response, asked, self._on_bytes)
             except UpstreamUnavailableError as error:
                 self.breaker.record(error)
                 raise

@@ -4,12 +4,34 @@ import time
 from functools import lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 from prometheus_client import Counter
 
 from registry import access_log, metrics
 from registry.access_log import AccessLine, LoggedCaller, LoggedRequest
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+
+
+class MirrorUse(Struct, frozen=True):
+    """The content of a mirror that a request asked for, and whether it was cached.
+
+    `result` is `hit`, `miss` or `stale` if the response is not an error.
+    """
+
+    mirror: str
+    kind: str
+    result: str
+
+    def count(self, status: int, sent: int, times: int) -> None:
+        """Add the request to the metrics. Refused requests do not count."""
+        result = {404: "unknown"}.get(status, "error" if status >= _SERVER_ERROR else self.result)
+        if status < _CLIENT_ERROR or result in {"unknown", "error"}:
+            metrics.MIRROR_REQUESTS.labels(self.mirror, self.kind, result).inc(times)
+        if status < _CLIENT_ERROR:
+            metrics.MIRROR_SENT_BYTES.labels(self.mirror, self.kind).inc(sent * times)
 
 
 class Handled(Struct, frozen=True):
@@ -21,6 +43,13 @@ class Handled(Struct, frozen=True):
     status: int
     received: int
     sent: int
+    mirror_use: MirrorUse | None = None
+
+    def repeated(self) -> "Handled":
+        """Return the same request as a repetition, which finds what was fetched before."""
+        if self.mirror_use is None:
+            return self
+        return replace(self, mirror_use=replace(self.mirror_use, result="hit"))
 
     def count(self, seconds: float, times: int = 1) -> None:
         """Add the request to the metrics, `times` times. All took `seconds` together."""
@@ -29,6 +58,8 @@ class Handled(Struct, frozen=True):
         durations.observe_many(seconds / times, times)
         metrics.REQUEST_BYTES.inc(self.received * times)
         metrics.RESPONSE_BYTES.inc(self.sent * times)
+        if self.mirror_use is not None:
+            self.mirror_use.count(self.status, self.sent, times)
 
     def log(self, seconds: float, request_id: str, caller: LoggedCaller | None = None) -> None:
         """Write the access line, of the same request by `caller` if it is given."""

@@ -21,6 +21,7 @@ from registry.errors import (
     PageSizeInvalidError,
 )
 from registry.http.authorization import Authorizer, find_limited, format_scope
+from registry.http.handled import MirrorUse
 from registry.http.reuse import SCOPE, Terms
 from registry.http.settings import ApiSettings
 from registry.http.targets import Targets
@@ -108,6 +109,12 @@ class RequestContext(Struct, frozen=True):
         if not self.caller.may_pull(source) and self.caller.could_pull(source):
             scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
             raise self.authorizer.demand(self.request, self.caller, scopes)
+
+    def note_mirror_use(self, kind: str, result: str) -> None:
+        """Record for the metrics what the request gets from a mirror, if it asks one."""
+        if self.mirrored is not None:
+            use = MirrorUse(self.mirrored.mirror.name, kind, result)
+            self.request.scope["moorage.mirror"] = use
 
     def allow_reuse(
         self, note: Callable[[], None] | None = None, validity: Validity = ALWAYS

@@ -190,12 +190,13 @@ class _Exchange:
             status=self._status,
             received=self._in,
             sent=self._out,
+            mirror_use=self.scope.get("moorage.mirror"),
         )
         handled.count(seconds)
         if log_probes or handled.route not in PROBES or self._status != _OK:
             handled.log(seconds, self.request_id)
         if SCOPE in self.scope:
-            self.scope[SCOPE].handled = handled
+            self.scope[SCOPE].handled = handled.repeated()
 
 
 def make_request_id() -> str:

@@ -21,6 +21,7 @@ from registry.operations import (
     users,
 )
 from registry.operations.mirrors import eviction, held, mirrors, refresh, syncs
+from registry.operations.mirrors import status as mirror_status
 from registry.operations.operation import Operation
 
 BASE = "/api/v1"
@@ -47,6 +48,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *refresh.OPERATIONS,
     *held.OPERATIONS,
     *syncs.OPERATIONS,
+    *mirror_status.OPERATIONS,
     *gc.OPERATIONS,
     *retention.OPERATIONS,
     *retention_runs.OPERATIONS,

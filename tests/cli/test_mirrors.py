@@ -127,3 +127,20 @@ def test_the_default_mirror_is_chosen_and_refused(moorage: Moorage) -> None:
     moorage.run("mirror", "default", "quay.io")
     moorage.run("mirror", "remove", "quay.io")
     assert moorage.run("mirror", "default").stdout == refused
+
+
+def test_show_has_the_state_of_a_running_server(moorage: Moorage) -> None:
+    moorage.run("mirror", "add", "near", "--upstream", "http://127.0.0.1:1", "--allow-private")
+    shown = moorage.run("mirror", "show", "near").stdout
+    if "--url" not in moorage.where:
+        assert "known to a running server" in shown
+        return
+    assert "no requests yet" in shown
+    assert "not asked yet" in shown
+    moorage.run("mirror", "test", "near", expect=1)
+    shown = moorage.run("mirror", "show", "near").stdout
+    assert "cannot reach http://127.0.0.1:1" in shown
+    status = moorage.json("mirror", "show", "near")["status"]
+    assert (status["hits"], status["misses"], status["is_up"]) == (0, 0, True)
+    assert status["last_error_at"].endswith("Z")
+    assert status["quota_remaining"] is None

@@ -39,11 +39,13 @@ def _find_validity(context: RequestContext, promised_until: float = math.inf) ->
 
 async def get_blob(context: RequestContext) -> Response:
     digest = Digest.parse(context.param("digest"))
+    context.note_mirror_use("blob", "hit")
     try:
         return await _get_stored(context, digest)
     except BlobUnknownError:
         if context.mirrored is None:
             raise
+    context.note_mirror_use("blob", "miss")
     return await _get_missing(context, context.mirrored, digest)
 
 

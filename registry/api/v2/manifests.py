@@ -113,7 +113,12 @@ async def _get_manifest(
         return ServedManifest(await registry.manifests.get(context.name, reference, since))
 
     is_head = context.request.method == "HEAD"
+    context.note_mirror_use("manifest", "miss")
     served = await (load() if is_head else memory.load(load))
+    is_cached = not served.is_fetched
+    context.note_mirror_use(
+        "manifest", "stale" if served.problem else "hit" if is_cached else "miss"
+    )
     if is_head and isinstance(reference, Digest):
         await context.registry.manifests.promise(context.name, reference)
     found = served.found

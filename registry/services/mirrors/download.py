@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from registry import metrics
 from registry.errors import UpstreamProtocolError, UpstreamUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,6 @@ class Download:
                     self._body = await self._connect(offset, self.size)
                 async for piece in self._body:
                     offset += len(piece)
-                    metrics.MIRROR_RECEIVED_BYTES.inc(len(piece))
                     if offset > self.size:
                         raise UpstreamProtocolError("the upstream sent more bytes than announced")
                     yield piece

@@ -57,12 +57,13 @@ class ServedManifest:
     """A manifest of a mirror.
 
     It is current until `deadline` (of `time.monotonic`). If the upstream failed, `problem` says
-    why, and the manifest may be outdated.
+    why, and the manifest may be outdated. `is_fetched` means that it was not cached before.
     """
 
     found: StoredManifest
     deadline: float = math.inf
     problem: str = ""
+    is_fetched: bool = False
 
     @property
     def raw(self) -> bytes:
@@ -105,11 +106,14 @@ class MirroredManifests:
             served = ServedManifest(found) if found is not None else None
         if served is None:
             self._require_not_unknown(at, reference)
+            before = await self._find(at, reference, since) if isinstance(reference, Tag) else None
             served = await self._flights.run(
                 f"{at.name}@{reference}",
                 lambda: self._find_current(at, reference, time.monotonic()),
                 lambda: self._fetch(at, reference),
             )
+            is_fetched = before is None or before.row.digest != served.found.row.digest
+            served = replace(served, is_fetched=is_fetched)
         if served.problem:
             return served
         until = await self._require_usable(at, served.found)

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import ConfigError, UpstreamUnavailableError
+from registry import clock, metrics
+from registry.errors import (
+    ConfigError,
+    UpstreamError,
+    UpstreamUnavailableError,
+    UpstreamUnknownError,
+)
 from registry.services.mirrors.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -14,14 +20,31 @@ if TYPE_CHECKING:
     from registry.client.upstream import Upstream
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last error of an upstream, and its time in microseconds."""
+
+    message: str
+    at: int
+
+
 @dataclass(slots=True)
 class _Opened:
-    """A client, and the number of requests that use it."""
+    """A client, the number of requests that use it, and its last error."""
 
     mirror: Mirror
     upstream: "Upstream"
     users: int = 0
     is_retired: bool = False
+    failure: Failure | None = None
+
+    def note(self) -> None:
+        """Set the metrics to the state of the upstream."""
+        name, limit = self.mirror.name, self.upstream.rate_limit
+        metrics.MIRROR_UPSTREAM_UP.labels(name).set(self.upstream.breaker.cause is None)
+        if limit is not None:
+            metrics.MIRROR_QUOTA_LIMIT.labels(name).set(limit.limit)
+            metrics.MIRROR_QUOTA_REMAINING.labels(name).set(limit.remaining)
 
 
 class Upstreams:
@@ -43,11 +66,22 @@ class Upstreams:
         opened.users += 1
         try:
             yield opened.upstream
+        except UpstreamUnknownError:
+            raise  # the upstream has answered
+        except UpstreamError as error:
+            opened.failure = Failure(error.message, clock.now_us())
+            raise
         finally:
+            opened.note()
             opened.users -= 1
             if opened.is_retired and not opened.users:
                 self._retired.remove(opened)
                 await opened.upstream.close()
+
+    def find_failure(self, name: str) -> Failure | None:
+        """Return the last error of the upstream of a mirror in this process."""
+        opened = self._opened.get(name)
+        return opened.failure if opened is not None else None
 
     async def ping(self, mirror: Mirror) -> None:
         """Check that the upstream answers, and accepts the credentials.
@@ -93,6 +127,7 @@ class Upstreams:
             ca_file=self._data / options.ca_file if options.ca_file else None,
             proxy=options.http_proxy,
             max_connections=options.max_connections,
+            on_bytes=metrics.MIRROR_RECEIVED_BYTES.labels(mirror.name).inc,
         )
 
     def _find_credentials(self, mirror: Mirror) -> "Source | None":

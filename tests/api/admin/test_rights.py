@@ -80,6 +80,7 @@ set_mirror     401 403 403 403 403 200
 get_mirror_usage  401 403 403 403 403 200
 refresh_tag    401 403 403 403 403 503
 list_held_digests  401 403 403 403 403 200
+get_mirror_status 401 403 403 403 403 200
 evict_images   401 403 403 403 403 200
 delete_mirror  401 403 403 403 403 204
 start_sync     401 403 403 403 403 201
@@ -202,6 +203,7 @@ NAMED = {
     "set_mirror": "hub",
     "test_mirror": "hub",
     "get_mirror_usage": "hub",
+    "get_mirror_status": "hub",
     "evict_images": "hub",
     "refresh_tag": "hub",
     "list_held_digests": "hub",

@@ -9,6 +9,7 @@ from registry.cli.commands.content import (
     mirror_clients,
     mirror_eviction,
     mirror_refresh,
+    mirror_status,
     mirror_sync,
 )
 from registry.cli.kit import client, confirmation, output, passwords
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from registry.operations.mirrors.eviction import MirrorUsage
     from registry.operations.mirrors.held import HeldDigest
     from registry.operations.mirrors.mirrors import MirrorInfo
+    from registry.operations.mirrors.status import MirrorStatus
     from registry.operations.mirrors.syncs import ScheduleInfo
 
 _ARGUMENTS: dict[Kind, dict[str, Any]] = {
@@ -214,6 +216,7 @@ def show(args: argparse.Namespace) -> int:
     from registry.operations.mirrors.eviction import get_mirror_usage
     from registry.operations.mirrors.held import list_held_digests
     from registry.operations.mirrors.mirrors import get_mirror
+    from registry.operations.mirrors.status import get_mirror_status
     from registry.operations.mirrors.syncs import list_schedules
 
     if args.format:
@@ -223,16 +226,17 @@ def show(args: argparse.Namespace) -> int:
 
     async def work(
         operations: client.OperationClient,
-    ) -> tuple[MirrorInfo, MirrorUsage, list[HeldDigest], list[ScheduleInfo]]:
+    ) -> tuple[MirrorInfo, MirrorUsage, MirrorStatus, list[HeldDigest], list[ScheduleInfo]]:
         mirror = await operations.send(get_mirror, name=args.name)
         usage = await operations.send(get_mirror_usage, name=args.name)
+        status = await operations.send(get_mirror_status, name=args.name)
         held = await operations.send(list_held_digests, name=args.name)
         found = await operations.send(list_schedules, name=args.name)
-        return mirror, usage, held.items, found.items
+        return mirror, usage, status, held.items, found.items
 
-    mirror, usage, held, schedules = client.run(args, work)
+    mirror, usage, status, held, schedules = client.run(args, work)
     if args.json:
-        more = {"usage": usage, "held": held, "schedules": schedules}
+        more = {"usage": usage, "status": status, "held": held, "schedules": schedules}
         output.write_json({**output.to_json(mirror), **more})
         return 0
     rows = [
@@ -242,6 +246,7 @@ def show(args: argparse.Namespace) -> int:
     ]
     rows += mirror_eviction.list_usage(usage, mirror.max_size)
     rows += mirror_refresh.list_held(held)
+    rows += mirror_status.list_status(status, is_remote=bool(args.url))
     output.write_table(("OPTION", "VALUE"), rows)
     mirror_sync.write_schedules(schedules)
     return 0
