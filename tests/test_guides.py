@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from registry.auth.keys.jose import public_keys
 from registry.config import load
+from registry.services.mirrors.client_files import Address, ClientMirror, write_files
+from registry.services.mirrors.presets import PRESETS
 from tests.support.servers.certificates import Authority
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -56,3 +58,24 @@ def test_the_script_writes_the_key_of_a_certificate(tmp_path: Path) -> None:
         names.append(kid)
     assert names[1] == KID
     assert re.fullmatch(r"([A-Z2-7]{4}:){11}[A-Z2-7]{4}", names[0])
+
+
+ADDRESS = Address.parse("https://registry.example.org")
+SHOWN = [
+    ("mirror-team", "json", "dockerd", ("docker.io",)),
+    ("mirror-cluster", "toml", "containerd", ("docker.io", "quay.io", "registry.k8s.io")),
+    ("mirror-cluster", "yaml", "k3s", ("docker.io", "quay.io", "registry.k8s.io")),
+    ("mirror-ci", "toml", "buildkit", ("docker.io", "ghcr.io")),
+]
+
+
+@pytest.mark.parametrize(("page", "kind", "client", "names"), SHOWN)
+def test_the_configuration_of_clients_is_what_the_command_prints(
+    page: str, kind: str, client: str, names: tuple[str, ...]
+) -> None:
+    mirrors = [ClientMirror(name, name, PRESETS[name].url, PRESETS[name].hosts) for name in names]
+    [file] = write_files(client, ADDRESS, mirrors, is_all=len(mirrors) > 1)
+    text = (GUIDES / f"{page}.md").read_text()
+    blocks = re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+    expected = file.text if kind == "json" else f"# {file.path}\n{file.text}"
+    assert expected in blocks
