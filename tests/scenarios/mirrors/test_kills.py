@@ -40,11 +40,11 @@ async def test_a_pull_after_kill_9_in_the_middle_of_a_fill(
         options = ["--upstream", upstream.url, "--allow-private", "--data", str(mirror.data)]
         added = launcher.run("mirror", "add", "hub", *options, cwd=tmp_path)
         assert added.returncode == 0, added.stderr
-        mirror.start()
-        async with httpx.AsyncClient(base_url=mirror.url, timeout=60) as http:
-            assert (await http.get("/v2/hub/app/manifests/1.0")).status_code == 200
-            upstream.is_held = True
-            await read_until_killed(http, path, image.layer, mirror, bucket)
+        with serving(mirror):
+            async with httpx.AsyncClient(base_url=mirror.url, timeout=60) as http:
+                assert (await http.get("/v2/hub/app/manifests/1.0")).status_code == 200
+                upstream.is_held = True
+                await read_until_killed(http, path, image.layer, mirror, bucket)
         assert list_left(mirror.data, bucket)
         upstream.is_held = False
         with serving(mirror):
