@@ -12,6 +12,7 @@ from benchmarks.cases import (
     images,
     large_blobs,
     memory,
+    mirrors,
     pages,
     requests,
     slow_clients,
@@ -149,6 +150,7 @@ def list_groups(registries: list[Registry], sizes: Sizes) -> list[Group[Any]]:
             parent=MEMORY,
         ),
         Group("slow", (slow,), open_all, prepare_content),
+        mirrors.make_group(sizes),
         Group(
             "crowd",
             (large_blobs.make_pushes_case(sizes),),

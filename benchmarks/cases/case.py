@@ -21,6 +21,7 @@ class Sizes:
     seconds: float = 2.0
     large_mib: int = 256
     pull_mib: int = 64
+    miss_mib: int = 1024
     crowd: int = 64
     storm: int = 1000
     tags: int = 100_000
@@ -35,6 +36,7 @@ TINY = Sizes(
     seconds=1.0,
     large_mib=8,
     pull_mib=2,
+    miss_mib=8,
     crowd=4,
     storm=50,
     tags=3000,

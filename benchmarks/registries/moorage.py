@@ -39,18 +39,22 @@ def make_moorage(
     )
 
 
-def add_user(server: Server) -> None:
-    """Add an admin before the server starts. From then on, clients must sign in."""
+def run_command(server: Server, *arguments: str, typed: str = "") -> None:
+    """Run a command on the data of a server that has not started yet."""
     server.place.data.mkdir(parents=True, exist_ok=True)
-    data = ["--data", str(server.place.data)]
     subprocess.run(
-        [*COMMAND, "user", "add", USER, "--admin", "--password-stdin", *data],
-        input=f"{PASSWORD}\n",
+        [*COMMAND, *arguments, "--data", str(server.place.data)],
+        input=typed,
         text=True,
         capture_output=True,
         check=True,
         env={**os.environ, **server.registry.environment},
     )
+
+
+def add_user(server: Server) -> None:
+    """Add an admin before the server starts. From then on, clients must sign in."""
+    run_command(server, "user", "add", USER, "--admin", "--password-stdin", typed=f"{PASSWORD}\n")
 
 
 def make_basic() -> dict[str, str]:
