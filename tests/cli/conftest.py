@@ -1,5 +1,6 @@
 """A registry with one admin, and runners of commands on it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,18 @@ from tests.cli.moorage import PASSWORD, Moorage, at
 from tests.support.servers.server import Server, serving
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def data_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the data directory of a registry with one user, an admin."""
-    folder = tmp_path / "data"
+    folder = tmp_path_factory.mktemp("cli") / "data"
     at(folder).run("user", "add", "root", "--admin", "--password-stdin", typed=PASSWORD + "\n")
     return folder
+
+
+@pytest.fixture
+def data(data_template: Path, tmp_path: Path) -> Path:
+    """Return a copy of `data_template`. Adding a user takes longer."""
+    return Path(shutil.copytree(data_template, tmp_path / "data"))
 
 
 @pytest.fixture
