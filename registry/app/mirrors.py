@@ -12,7 +12,7 @@ from registry.services.mirrors.blobs import MirroredBlobs
 from registry.services.mirrors.cooldown import Cooldowns
 from registry.services.mirrors.eviction import Eviction
 from registry.services.mirrors.fills import Fills
-from registry.services.mirrors.lists import MirroredLists
+from registry.services.mirrors.lists.lists import MirroredLists
 from registry.services.mirrors.lookup import MirrorLookup
 from registry.services.mirrors.manifests import MirroredManifests
 from registry.services.mirrors.mirrors import Mirrors

@@ -10,7 +10,7 @@ from registry.http.request_context import RequestContext
 from registry.http.warnings import write_warning
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.names import RepositoryName
-from registry.services.mirrors.lists import ListedReferrers, ListedTags
+from registry.services.mirrors.lists.lists import ListedReferrers, ListedTags
 from storage.digest import Digest
 
 _PAGE = 1000

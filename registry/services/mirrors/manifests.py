@@ -106,14 +106,13 @@ class MirroredManifests:
             served = ServedManifest(found) if found is not None else None
         if served is None:
             self._require_not_unknown(at, reference)
-            before = await self._find(at, reference, since) if isinstance(reference, Tag) else None
+            before = await self._find(at, reference, since)
             served = await self._flights.run(
                 f"{at.name}@{reference}",
                 lambda: self._find_current(at, reference, time.monotonic()),
                 lambda: self._fetch(at, reference),
             )
-            is_fetched = before is None or before.row.digest != served.found.row.digest
-            served = replace(served, is_fetched=is_fetched)
+            served = replace(served, is_fetched=not before or before.row != served.found.row)
         if served.problem:
             return served
         until = await self._require_usable(at, served.found)

@@ -14,11 +14,11 @@ from registry.errors import UpstreamUnavailableError, UpstreamUnknownError
 from registry.oci.descriptors import Descriptor
 from registry.oci.names import RepositoryName
 from registry.oci.referrers import IndexBuilder, fallback_tag
-from registry.services.mirrors import upstream_lists
-from registry.services.mirrors.lists import _merge
+from registry.services.mirrors.lists import upstream_lists
+from registry.services.mirrors.lists.lists import _merge
+from registry.services.mirrors.lists.upstream_lists import UpstreamLists
 from registry.services.mirrors.mirror import Mirror, Mirrored
 from registry.services.mirrors.options import MirrorOptions
-from registry.services.mirrors.upstream_lists import UpstreamLists
 from storage.digest import Digest
 from tests.services.mirrors.conftest import on_disk
 from tests.support.kit import Kit, image_manifest, index_manifest

@@ -15,8 +15,8 @@ from registry.oci.descriptors import Descriptor
 from registry.oci.referrers import IndexBuilder
 from registry.services.content.referrers import PAGE_BYTES, Referrers
 from registry.services.content.tags import Tags
+from registry.services.mirrors.lists.upstream_lists import UpstreamLists
 from registry.services.mirrors.mirror import Mirrored
-from registry.services.mirrors.upstream_lists import UpstreamLists
 from registry.services.mirrors.upstreams import Upstreams
 from storage.digest import Digest
 
