@@ -62,6 +62,8 @@ def test_invalid_options_are_refused(moorage: Moorage) -> None:
         ([*UPSTREAM, "--password-file", "secret"], "`password_file` requires `username`"),
         ([*UPSTREAM, "--http-proxy", "proxy:1"], "is not a URL"),
         ([*UPSTREAM, "--max-connections", "0"], "max_connections"),
+        ([*UPSTREAM, "--rate", "fast"], "is not a size"),
+        ([*UPSTREAM, "--platform", "amd64"], "is not a platform"),
     ):
         assert words in moorage.fails("mirror", "add", "team", *options)
     assert len(moorage.json("mirror", "list")["mirrors"]) == 1

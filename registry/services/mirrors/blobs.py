@@ -16,7 +16,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import parse_manifest
 from registry.services.content.manifests import Manifests
-from registry.services.mirrors.download import BlobSource, Body
+from registry.services.mirrors.download import BlobSource, Body, ThrottledBody
 from registry.services.mirrors.fill import FillReader
 from registry.services.mirrors.fills import Fills
 from registry.services.mirrors.mirror import Mirrored
@@ -72,7 +72,7 @@ class MirroredBlobs:
                 self._upstreams.use(at.mirror) as upstream,
                 upstream.open_blob(at.remote, digest, size=size, start=start) as body,
             ):
-                yield body
+                yield ThrottledBody(body, self._upstreams.get_throttle(at.mirror))
 
         return source
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
 from registry.errors import UpstreamProtocolError, UpstreamUnavailableError
+from registry.services.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,20 @@ class Body(Protocol):
     def size(self) -> int: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class ThrottledBody:
+    """The bytes of a blob, no faster than a limit that other bodies share."""
+
+    def __init__(self, body: Body, throttle: Throttle) -> None:
+        self.size = body.size
+        self._body = body
+        self._throttle = throttle
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._body:
+            await self._throttle.take(len(piece))
+            yield piece
 
 
 class BlobSource(Protocol):

@@ -108,6 +108,19 @@ _ALL = (
     OptionField(
         "max_connections", Kind.COUNT, "Maximum number of connections to the upstream.", "N"
     ),
+    OptionField(
+        "rate",
+        Kind.SIZE,
+        "Maximum bytes of blobs per second from the upstream, of each process.",
+        "SIZE",
+    ),
+    OptionField(
+        "platforms",
+        Kind.TEXTS,
+        "Platforms that syncs copy of an image for several, such as linux/amd64.",
+        "PLATFORM",
+        "--platform",
+    ),
     OptionField("http_proxy", Kind.TEXT, "Proxy for requests to the upstream.", "URL"),
     OptionField(
         "ca_file",

@@ -13,6 +13,7 @@ from msgspec.structs import asdict, replace
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import InputInvalidError
+from registry.oci.platforms import Platform
 from registry.services.mirrors.option_fields import FIELDS, Kind
 from registry.units import (
     format_duration,
@@ -72,6 +73,8 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_size: Annotated[_Size, _describe("max_size")] = ""
     max_age: Annotated[_Duration, _describe("max_age")] = FOREVER
     max_connections: Annotated[_Count, _describe("max_connections")] = 16
+    rate: Annotated[_Size, _describe("rate")] = ""
+    platforms: Annotated[_Texts, _describe("platforms")] = ()
     http_proxy: Annotated[_Text, _describe("http_proxy")] = ""
     ca_file: Annotated[_Text, _describe("ca_file")] = ""
     allow_private: Annotated[bool, _describe("allow_private")] = False
@@ -98,6 +101,8 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         self._check_credentials()
         self._check_cooldown()
         _parse_patterns((*self.allow, *self.deny))
+        for text in self.platforms:
+            Platform.parse(text)
         for url in self.token_origins:
             _require_url("token_origins", url)
         if self.http_proxy:
@@ -139,6 +144,11 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def max_bytes(self) -> int | None:
         """The bytes of `max_size`."""
         return parse_size(self.max_size) if self.max_size else None
+
+    @property
+    def bytes_per_second(self) -> int:
+        """The bytes of `rate`; 0 means no limit."""
+        return parse_size(self.rate) if self.rate else 0
 
     @property
     def max_age_s(self) -> float | None:

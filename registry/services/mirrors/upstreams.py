@@ -14,6 +14,7 @@ from registry.errors import (
     UpstreamUnknownError,
 )
 from registry.services.mirrors.mirror import Mirror
+from registry.services.throttle import Throttle
 
 if TYPE_CHECKING:
     from registry.client.credentials import Source
@@ -30,10 +31,14 @@ class Failure:
 
 @dataclass(slots=True)
 class _Opened:
-    """A client, the number of requests that use it, and its last error."""
+    """A client, the number of requests that use it, and its last error.
+
+    `throttle` limits the bytes of blobs.
+    """
 
     mirror: Mirror
     upstream: "Upstream"
+    throttle: Throttle
     users: int = 0
     is_retired: bool = False
     failure: Failure | None = None
@@ -83,6 +88,13 @@ class Upstreams:
         opened = self._opened.get(name)
         return opened.failure if opened is not None else None
 
+    def get_throttle(self, mirror: Mirror) -> Throttle:
+        """Return the limit of the bytes of blobs from a mirror, which all its downloads share.
+
+        Raises the error of `use`.
+        """
+        return self._find(mirror).throttle
+
     async def ping(self, mirror: Mirror) -> None:
         """Check that the upstream answers, and accepts the credentials.
 
@@ -103,7 +115,7 @@ class Upstreams:
         if opened is not None and opened.mirror == mirror:
             return opened
         try:
-            new = _Opened(mirror, self._open(mirror))
+            new = _Opened(mirror, self._open(mirror), Throttle(mirror.options.bytes_per_second))
         except ConfigError as error:
             raise UpstreamUnavailableError(f"mirror {mirror.name}: {error.message}") from error
         self._opened[mirror.name] = new

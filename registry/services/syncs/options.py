@@ -33,7 +33,7 @@ class SyncOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         _Texts,
         Meta(
             description="Platforms that are copied of an image for several, such as `linux/arm64`. "
-            "Empty: all platforms."
+            "Empty: those of the mirror, or all if it has none."
         ),
     ] = ()
     referrers: Annotated[
@@ -72,8 +72,9 @@ class SyncOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def parse_tags(self) -> tuple[TagSelector, ...]:
         return tuple(map(TagSelector.parse, self.tags))
 
-    def parse_platforms(self) -> tuple[Platform, ...]:
-        return tuple(map(Platform.parse, self.platforms))
+    def parse_platforms(self, default: tuple[str, ...] = ()) -> tuple[Platform, ...]:
+        """Parse the platforms, or those of `default` if there are none."""
+        return tuple(map(Platform.parse, self.platforms or default))
 
     @property
     def needs_catalog(self) -> bool:

@@ -98,7 +98,7 @@ class Pull:
         self._mirror = mirror
         self._options = options
         self._selectors = options.parse_tags()
-        self._platforms = options.parse_platforms()
+        self._platforms = options.parse_platforms(mirror.options.platforms)
         self._log = log
         self._is_dry = is_dry
         self._principal = Principal(f"mirror:{mirror.name}")

@@ -58,7 +58,8 @@ def declare(mirrors: Parser) -> None:
         metavar="PLATFORM",
         nargs="+",
         action="extend",
-        help="platforms of images for several, such as linux/amd64 (default: all)",
+        help="platforms of images for several, such as linux/amd64 (default: those of the mirror, "
+        "or all)",
     )
     command.add_argument(
         "--referrers", action="store_true", help="copy signatures and other referrers as well"
