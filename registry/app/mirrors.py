@@ -55,7 +55,7 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
     )
     mirrored_blobs = MirroredBlobs(database, content["manifests"], fills, upstreams)
     pulling = PullServices(
-        database, content["manifests"], mirrored_manifests, mirrored_blobs, upstreams
+        database, content["manifests"], cooldowns, mirrored_manifests, mirrored_blobs, upstreams
     )
     return MirrorServices(
         mirrors=mirrors,

@@ -25,6 +25,7 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.content.manifests import Manifests
 from registry.services.mirrors.blobs import MirroredBlobs
+from registry.services.mirrors.cooldown import Choice, Cooldowns, make_held_error
 from registry.services.mirrors.manifests import MirroredManifests
 from registry.services.mirrors.mirror import Mirror, Mirrored
 from registry.services.mirrors.upstreams import Upstreams
@@ -52,6 +53,7 @@ class PullServices:
 
     database: Database
     manifests: Manifests
+    cooldowns: Cooldowns
     mirrored_manifests: MirroredManifests
     mirrored_blobs: MirroredBlobs
     upstreams: Upstreams
@@ -59,11 +61,15 @@ class PullServices:
 
 @dataclass(frozen=True, slots=True)
 class _PlannedTag:
-    """A tag to set. `blobs` are the missing ones."""
+    """A tag to set. `blobs` are the missing ones.
+
+    `latest` is the digest at the upstream, which differs from `digest` if it is held back.
+    """
 
     at: Mirrored
     tag: Tag
     digest: Digest
+    latest: Digest
     blobs: tuple[tuple[Digest, int], ...]
 
 
@@ -188,7 +194,7 @@ class Pull:
         )
         if found is None:
             return
-        digest, content = found
+        digest, latest, content = found
         repository.digests.update(content.manifests)
         before, missing = await self._find_missing(at, tag, content.blobs)
         new = [each for each in missing if each[0] not in repository.claimed]
@@ -196,23 +202,34 @@ class Pull:
         if before == digest and not missing and not content.has_new_manifests:
             counts.unchanged += 1
             if not self._is_dry:
-                await self._confirm(repository, tag, digest)
+                await self._confirm(repository, tag, digest, latest)
             return
         action = SyncAction.COMPLETE if before == digest else SyncAction.MOVE
         action = SyncAction.ADD if before is None else action
         size = sum(size for _, size in new)
         self._log.plan(at.name, tag, action, digest, before=before, size=size)
-        self._planned.append(_PlannedTag(at, tag, digest, tuple(missing)))
+        self._planned.append(_PlannedTag(at, tag, digest, latest, tuple(missing)))
 
     async def _examine(
         self, repository: _Repository, tag: Tag
-    ) -> tuple[Digest, ImageContent] | None:
-        """Return the image of a tag; None if the tag was deleted since it was listed."""
+    ) -> tuple[Digest, Digest, ImageContent] | None:
+        """Return the image of a tag: its digest, the one at the upstream, and its content.
+
+        They differ during a cooldown of the mirror. Returns None if the tag is held back, or was
+        deleted since it was listed.
+        """
         try:
-            digest = await self._resolve(repository, tag)
+            latest = await self._resolve(repository, tag)
         except UpstreamUnknownError:
             return None
-        return digest, await self._collect(repository, digest)
+        at = repository.at
+        choice, cooldowns = Choice(latest), self._services.cooldowns
+        if cooldowns.applies_to(at, tag):
+            choice = await cooldowns.observe(at, tag, latest, self._principal.name)
+        if choice.digest is None:
+            self._log.note(make_held_error(at, tag, choice).message)
+            return None
+        return choice.digest, latest, await self._collect(repository, choice.digest)
 
     async def _resolve(self, repository: _Repository, tag: Tag) -> Digest:
         remote, upstream = repository.at.remote, repository.upstream
@@ -280,17 +297,19 @@ class Pull:
 
     # The copies
 
-    async def _confirm(self, repository: _Repository, tag: Tag, digest: Digest) -> None:
-        """Record that the tag is as at the source."""
+    async def _confirm(
+        self, repository: _Repository, tag: Tag, digest: Digest, latest: Digest
+    ) -> None:
+        """Record that the tag is as it should be."""
         at = repository.at
-        await self._services.mirrored_manifests.confirm(at, tag, digest)
+        await self._services.mirrored_manifests.confirm(at, tag, digest, latest)
         if repository.synced.get(str(tag), digest) != digest:  # a pull has moved it meanwhile
             await self._claim(at, tag, digest)
 
     async def _copy(self, planned: _PlannedTag) -> None:
         async def copy() -> None:
             await self._fetch_all(planned.at, planned.blobs)
-            await self._set(planned.at, planned.tag, planned.digest)
+            await self._set(planned)
             self._log.counts.done += 1
 
         await self._failures.attempt_change(planned.at.name, planned.tag, copy)
@@ -315,12 +334,12 @@ class Pull:
         await retry(lambda: self._services.mirrored_blobs.fetch(at, digest, advance))
         counts.blobs += before > 0 or size == 0
 
-    async def _set(self, at: Mirrored, tag: Tag, digest: Digest) -> None:
+    async def _set(self, planned: _PlannedTag) -> None:
         """Point the tag at its image, which is complete by now."""
-        services = self._services
+        services, at, tag, digest = self._services, planned.at, planned.tag, planned.digest
         async with services.upstreams.use(self._mirror) as upstream:
             await retry(lambda: services.mirrored_manifests.store(at, digest, upstream, (tag,)))
-        await services.mirrored_manifests.confirm(at, tag, digest)
+        await services.mirrored_manifests.confirm(at, tag, digest, planned.latest)
         await self._claim(at, tag, digest)
 
     async def _claim(self, at: Mirrored, tag: Tag, digest: Digest) -> None:

@@ -183,6 +183,25 @@ def test_only_tags_that_a_sync_has_set_are_pruned(
     assert sorted(moorage.run("tag", "list", f"hub/{name}").stdout.split()) == tags
 
 
+def test_new_digests_are_held_back_during_a_cooldown(
+    moorage: Moorage, upstream: Source, name: str
+) -> None:
+    first, second = Image(f"{name} first"), Image(f"{name} second")
+    upstream.push(name, "1.0", first)
+    sync = ("mirror", "sync", "hub", "--repo", name)
+    moorage.run("mirror", "set", "hub", "--cooldown", "3d")
+    held = moorage.json(*sync)
+    assert (held["state"], held["changes"]) == ("succeeded", [])
+    assert "is held back until" in held["notes"][0]
+    moorage.run("mirror", "set", "hub", "--serve-new-tags")
+    assert show(moorage.json(*sync)["changes"]) == expect("add", name, "1.0")
+    upstream.push(name, "1.0", second)
+    again = moorage.json(*sync)
+    assert (again["changes"], again["progress"]["unchanged"]) == ([], 1)
+    moorage.run("mirror", "set", "hub", "--cooldown", "0s", "--no-serve-new-tags")
+    assert show(moorage.json(*sync)["changes"]) == expect("move", name, "1.0")
+
+
 def test_an_upstream_that_fails_is_reported(moorage: Moorage, name: str) -> None:
     done = json.loads(
         moorage.run("mirror", "sync", "hub", "--repo", name, "--json", expect=1).stdout
