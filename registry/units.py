@@ -7,10 +7,9 @@ A field of type `Duration` is a float of seconds. Its `SettingType` parses and f
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, TypeVar, get_args
-
-from msgspec import Struct
 
 Network = IPv4Network | IPv6Network
 Number = TypeVar("Number", int, float)
@@ -258,7 +257,8 @@ def _same(value: Any) -> Any:
     return value
 
 
-class SettingType(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class SettingType:
     """A type of setting: the expected form, the TOML type, and functions that parse and print.
 
     With `json`, an option or environment variable holds the value as JSON.

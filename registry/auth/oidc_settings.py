@@ -5,9 +5,8 @@ Every command imports this module, so it imports nothing slow.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
-
-from msgspec import Struct
 
 from registry.auth.policy.subjects import parse_account_name
 from registry.errors import AccountNameInvalidError, ConfigError
@@ -21,7 +20,8 @@ _EVERYTHING: Final = "*"
 Value = TypeVar("Value")
 
 
-class OidcRule(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class OidcRule:
     """A rule that maps a token to a robot if all `claims` match; each needs one of its values."""
 
     robot: str
@@ -35,7 +35,8 @@ class OidcRule(Struct, frozen=True):
         )
 
 
-class OidcSettings(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class OidcSettings:
     """`[[auth.oidc]]`: an issuer whose ID tokens are exchanged for tokens of robots.
 
     Its keys come from `jwks_url` or from `jwks_file`, relative to the data directory; otherwise

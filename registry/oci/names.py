@@ -4,9 +4,8 @@ Source: OCI distribution-spec, section Pulling manifests.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Self
-
-from msgspec import Struct
 
 from registry.errors import NameInvalidError
 
@@ -18,7 +17,8 @@ _COMPONENT = r"[a-z0-9]++(?:(?:\.|_{1,2}+|-++)[a-z0-9]++)*+"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*+")
 
 
-class RepositoryName(Struct, frozen=True, order=True):
+@dataclass(frozen=True, slots=True, order=True)
+class RepositoryName:
     """A repository name, such as `team/app`. Untrusted text must go through `parse`."""
 
     value: str

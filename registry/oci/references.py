@@ -4,9 +4,8 @@ Source: OCI distribution-spec, section Pulling manifests.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Self
-
-from msgspec import Struct
 
 from registry.errors import TagInvalidError
 from storage.digest import Digest
@@ -14,7 +13,8 @@ from storage.digest import Digest
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
 
-class Tag(Struct, frozen=True, order=True):
+@dataclass(frozen=True, slots=True, order=True)
+class Tag:
     """A mutable name of one manifest in a repository. Untrusted text must go through `parse`."""
 
     value: str

@@ -3,16 +3,16 @@
 import fnmatch
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Self
-
-from msgspec import Struct
 
 from registry.errors import PatternInvalidError
 
 _PATTERN = re.compile(r"[a-zA-Z0-9._*?\[\]!-]{1,128}")
 
 
-class TagPattern(Struct, frozen=True, order=True):
+@dataclass(frozen=True, slots=True, order=True)
+class TagPattern:
     """A tag pattern. Untrusted text must go through `parse`.
 
     `*` matches any text, `?` one character, `[abc]` and `[a-c]` one character of a set, `[!…]` one

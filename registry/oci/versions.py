@@ -7,9 +7,8 @@ Source: Semantic Versioning 2.0.0. Build metadata is not supported, because tags
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Self
-
-from msgspec import Struct
 
 _NUMBER = r"(?:0|[1-9][0-9]*)"
 _IDENTIFIER = rf"(?:{_NUMBER}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
@@ -21,7 +20,8 @@ _RELEASE: tuple[tuple[int, int, str], ...] = ((2, 0, ""),)
 """Sorts after every pre-release."""
 
 
-class Version(Struct, frozen=True, order=True):
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
     """A version, ordered by precedence (section 11). `rest` holds the pre-release identifiers."""
 
     major: int

@@ -1,10 +1,9 @@
 """Patterns of repositories in grants: `team/app`, `team/*`, `team/**` or `**`."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Self
-
-from msgspec import Struct
 
 from registry.errors import NameInvalidError, PatternInvalidError
 from registry.oci.names import RepositoryName, list_patterns
@@ -18,7 +17,8 @@ class PatternScope(Enum):
     ALL = "**"
 
 
-class RepositoryPattern(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class RepositoryPattern:
     """A pattern. `prefix` is a repository name, or empty for `*` and `**` without a prefix."""
 
     prefix: str

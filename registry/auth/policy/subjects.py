@@ -1,10 +1,9 @@
 """Subjects of grants: users, groups, robots, `authenticated` and `anonymous`."""
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
-
-from msgspec import Struct
 
 from registry.errors import AccountNameInvalidError, SubjectInvalidError
 
@@ -85,7 +84,8 @@ class SubjectKind(StrEnum):
     ANONYMOUS = "anonymous"
 
 
-class Subject(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Subject:
     """The subject of a grant. `name` is empty for `authenticated` and `anonymous`."""
 
     kind: SubjectKind

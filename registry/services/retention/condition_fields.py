@@ -3,9 +3,8 @@
 The help of the command line imports this module, so it imports nothing slow.
 """
 
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-
-from msgspec import Struct
 
 
 class NewestBy(StrEnum):
@@ -24,7 +23,8 @@ class FieldKind(Enum):
     NEWEST_BY = auto()
 
 
-class ConditionField(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ConditionField:
     """A field of `Conditions`, and how it is used.
 
     `text` shows the rule; it may contain the values of all fields by name. `drops` says that the

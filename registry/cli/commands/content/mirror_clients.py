@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from registry.cli.kit import client, output
-from registry.cli.kit.options import load_settings
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 
@@ -56,6 +55,7 @@ def show_files(args: argparse.Namespace) -> int:
 
 
 def _find_address(args: argparse.Namespace) -> Address:
+    from registry.cli.kit.options import load_settings
     from registry.services.mirrors.client_files import Address
 
     given = args.address or args.url or load_settings(args).http.external_url
