@@ -1,4 +1,4 @@
-"""A mirror beside the registry that it mirrors: content that is cached, and content that is not."""
+"""Cases of a mirror and of its upstream: content that is cached, and content that is not."""
 
 import json
 from collections.abc import Iterator
