@@ -129,7 +129,7 @@ def test_headings_have_a_blank_line_before_and_after() -> None:
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
-    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md"))
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "adr").rglob("*.md"))
     assert numbers == list(range(1, len(numbers) + 1))
 
 

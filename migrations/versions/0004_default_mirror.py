@@ -1,6 +1,6 @@
 """The mirror of requests that name no mirror.
 
-Docs: docs/reference/data-model.md, docs/adr/0027-default-mirror.md.
+Docs: docs/reference/data-model.md, docs/adr/mirrors/0027-default-mirror.md.
 """
 
 import sqlalchemy as sa

@@ -3,7 +3,7 @@
 Connections are pooled by scheme, host and port. The pool is that of httpcore, on which httpx is
 built, because httpx does not allow its client to choose how a connection is opened: here, a name is
 resolved once, and the connection goes to the address that was checked. See
-`docs/adr/0023-upstream-client.md`.
+`docs/adr/mirrors/0023-upstream-client.md`.
 """
 
 import asyncio
