@@ -36,7 +36,7 @@ from registry.services.mirrors.upstreams import Upstreams
 from storage.digest import Digest
 
 if TYPE_CHECKING:
-    from registry.client.upstream import Upstream
+    from registry.client.failover import AnyUpstream
 
 DECIDE_S = 9.0
 """The time within which a request is answered, even if the upstream does not respond.
@@ -191,7 +191,7 @@ class MirroredManifests:
         ttl = read_seconds(at.mirror.options.tag_ttl) if isinstance(reference, Tag) else math.inf
         return ServedManifest(found, time.monotonic() + min(ttl, lasts_s))
 
-    async def _update(self, at: Mirrored, reference: Reference, upstream: "Upstream") -> float:
+    async def _update(self, at: Mirrored, reference: Reference, upstream: "AnyUpstream") -> float:
         """Bring the cache up to date. Return the seconds after which the answer changes."""
         if isinstance(reference, Digest):
             await self.store(at, reference, upstream, ())
@@ -219,7 +219,7 @@ class MirroredManifests:
         await self._db.write(work, actor=_principal(at).name, durable=False)
 
     async def _update_held(
-        self, at: Mirrored, tag: Tag, latest: Digest, upstream: "Upstream"
+        self, at: Mirrored, tag: Tag, latest: Digest, upstream: "AnyUpstream"
     ) -> float:
         """Point a tag with a cooldown to the digest with which it answers.
 
@@ -242,7 +242,7 @@ class MirroredManifests:
         raise error
 
     async def _point(
-        self, at: Mirrored, tag: Tag, wanted: Reference, upstream: "Upstream"
+        self, at: Mirrored, tag: Tag, wanted: Reference, upstream: "AnyUpstream"
     ) -> Digest:
         """Point a tag to a manifest, unless it is immutable here. Return the digest it has."""
         current = await self._find(at, tag, time.monotonic())
@@ -256,7 +256,7 @@ class MirroredManifests:
             return current.row.digest
 
     async def store(
-        self, at: Mirrored, reference: Reference, upstream: "Upstream", tags: tuple[Tag, ...]
+        self, at: Mirrored, reference: Reference, upstream: "AnyUpstream", tags: tuple[Tag, ...]
     ) -> Digest:
         """Store a manifest, from the cache or the upstream, and set tags.
 

@@ -62,6 +62,13 @@ _ALL = (
         "URL",
         "--token-origin",
     ),
+    OptionField(
+        "fallback_upstreams",
+        Kind.TEXTS,
+        "URLs of registries with the same content, used anonymously while the upstream is down.",
+        "URL",
+        "--fallback-upstream",
+    ),
     OptionField("allow", Kind.TEXTS, "Mirror only upstream repositories that match.", "PATTERN"),
     OptionField("deny", Kind.TEXTS, "Do not mirror upstream repositories that match.", "PATTERN"),
     OptionField(

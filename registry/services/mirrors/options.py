@@ -63,6 +63,7 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     password_file: Annotated[_Text, _describe("password_file")] = ""
     credential_helper: Annotated[_Text, _describe("credential_helper")] = ""
     token_origins: Annotated[_Texts, _describe("token_origins")] = ()
+    fallback_upstreams: Annotated[_Texts, _describe("fallback_upstreams")] = ()
     allow: Annotated[_Texts, _describe("allow")] = ()
     deny: Annotated[_Texts, _describe("deny")] = ()
     tag_ttl: Annotated[_Duration, _describe("tag_ttl")] = "5m"
@@ -103,8 +104,9 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _parse_patterns((*self.allow, *self.deny))
         for text in self.platforms:
             Platform.parse(text)
-        for url in self.token_origins:
-            _require_url("token_origins", url)
+        for name in ("token_origins", "fallback_upstreams"):
+            for url in getattr(self, name):
+                _require_url(name, url)
         if self.http_proxy:
             _require_url("http_proxy", self.http_proxy)
         hosts = tuple(dict.fromkeys(host.lower() for host in self.hosts))

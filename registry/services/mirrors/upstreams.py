@@ -18,6 +18,7 @@ from registry.services.throttle import Throttle
 
 if TYPE_CHECKING:
     from registry.client.credentials import Source
+    from registry.client.failover import AnyUpstream
     from registry.client.upstream import Upstream
 
 
@@ -37,7 +38,7 @@ class _Opened:
     """
 
     mirror: Mirror
-    upstream: "Upstream"
+    upstream: "AnyUpstream"
     throttle: Throttle
     users: int = 0
     is_retired: bool = False
@@ -62,7 +63,7 @@ class Upstreams:
         self._retired: list[_Opened] = []
 
     @contextlib.asynccontextmanager
-    async def use(self, mirror: Mirror) -> AsyncIterator["Upstream"]:
+    async def use(self, mirror: Mirror) -> AsyncIterator["AnyUpstream"]:
         """Return the client of a mirror.
 
         Raises UpstreamUnavailableError if its options cannot be used, for example a missing file.
@@ -126,14 +127,24 @@ class Upstreams:
                 self._retired.append(opened)
         return new
 
-    def _open(self, mirror: Mirror) -> "Upstream":
-        # Most registries call no other server, and httpx takes memory.
+    def _open(self, mirror: Mirror) -> "AnyUpstream":
+        from registry.client.failover import Failover  # noqa: PLC0415 - see `_open_url`
+
+        first = self._open_url(mirror, mirror.url, self._find_credentials(mirror))
+        others = mirror.options.fallback_upstreams
+        if not others:
+            return first
+        # The credentials are those of the upstream, and no other server may get them.
+        return Failover([first, *(self._open_url(mirror, url, None) for url in others)])
+
+    def _open_url(self, mirror: Mirror, url: str, credentials: "Source | None") -> "Upstream":
+        # Most registries call no other server, and the client takes memory.
         from registry.client.upstream import Upstream  # noqa: PLC0415
 
         options = mirror.options
         return Upstream(
-            mirror.url,
-            credentials=self._find_credentials(mirror),
+            url,
+            credentials=credentials,
             token_origins=options.token_origins,
             allow_private=options.allow_private,
             ca_file=self._data / options.ca_file if options.ca_file else None,
@@ -143,7 +154,7 @@ class Upstreams:
         )
 
     def _find_credentials(self, mirror: Mirror) -> "Source | None":
-        from registry.client import credentials  # noqa: PLC0415 - see above
+        from registry.client import credentials  # noqa: PLC0415 - see `_open_url`
 
         options = mirror.options
         if options.credential_helper:

@@ -39,7 +39,7 @@ from registry.services.syncs.selectors import REFERRERS_TAG, select_tags
 from storage.digest import Digest
 
 if TYPE_CHECKING:
-    from registry.client.upstream import Upstream
+    from registry.client.failover import AnyUpstream
 
 REPOSITORIES_AT_ONCE = 2
 TAGS_AT_ONCE = 4
@@ -82,7 +82,7 @@ class _Repository:
     """
 
     at: Mirrored
-    upstream: "Upstream"
+    upstream: "AnyUpstream"
     synced: dict[str, Digest]
     claimed: set[Digest] = field(default_factory=set)
     digests: set[Digest] = field(default_factory=set)
@@ -368,11 +368,11 @@ class Pull:
         self._log.counts.removed += bool(deleted)
 
 
-async def _list_tags(upstream: "Upstream", remote: RepositoryName) -> list[Tag]:
+async def _list_tags(upstream: "AnyUpstream", remote: RepositoryName) -> list[Tag]:
     return [tag async for tag in upstream.iter_tags(remote)]
 
 
 async def _list_referrers(
-    upstream: "Upstream", remote: RepositoryName, subject: Digest
+    upstream: "AnyUpstream", remote: RepositoryName, subject: Digest
 ) -> list[Descriptor]:
     return await retry(lambda: upstream.list_referrers(remote, subject))

@@ -47,8 +47,13 @@ class FakeUpstream:
     @property
     def requests(self) -> list[str]:
         """The request lines so far, without the version."""
+        return [head.split(" HTTP/", 1)[0] for head in self.heads]
+
+    @property
+    def heads(self) -> list[str]:
+        """The heads of the requests so far."""
         assert self._server is not None
-        return [head.rsplit(" HTTP/", 1)[0].split(" HTTP/", 1)[0] for head in self._server.heads]
+        return self._server.heads
 
     def add(self, name: str, tag: str, image: Image) -> None:
         """Add an image."""

@@ -240,3 +240,28 @@ async def test_a_refused_password_is_tried_once(mirrors: Mirrors, http: httpx.As
         found = await http.get(f"/v2/{mirrors.fresh}/app/manifests/{number}")
         assert found.status_code in {404, 503}
     assert len(mirrors.upstream.requests) == 2  # without the password, and with it
+
+
+async def test_a_fallback_is_used_while_the_upstream_is_down(
+    mirrors: Mirrors, http: httpx.AsyncClient
+) -> None:
+    image, later = Image.make("before"), Image.make("later")
+    mirrors.upstream.add("app", "1.0", image)
+    (mirrors.place.mirror.data / "password").write_text("secret-word\n")
+    async with FakeUpstream().run() as other:
+        other.add("app", "2.0", later)
+        options = ["--fallback-upstream", other.url, "--negative-ttl", "0s", "--username", "u"]
+        options += ["--password-file", "password"]
+        mirrors.place.moorage("mirror", "set", mirrors.stale, *options)
+        base = f"/v2/{mirrors.stale}/app"
+        assert (await pull(http, base, "1.0")).content == image.raw
+        assert (await http.get(f"{base}/manifests/2.0")).status_code == 404
+        assert other.requests == []
+        mirrors.move("http://127.0.0.1:1")
+        found = await pull(http, base, "2.0")
+        assert (found.content, found.headers.get("warning")) == (later.raw, None)
+        # The fallback does not have this tag, which proves nothing.
+        stale = await pull(http, base, "1.0")
+        assert stale.content == image.raw
+        assert stale.headers["warning"].startswith('299 - "from the cache: ')
+        assert not any("authorization" in head.lower() for head in other.heads)
