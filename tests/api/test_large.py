@@ -228,7 +228,7 @@ async def test_a_refused_manifest_is_forgotten_at_once(start_api: Started) -> No
                 )
                 assert codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]
             # The thread that woke up the last request refers to its error until it runs again.
-            # A cycle would refer to it for ever, because the collector is off.
+            # A cycle would never let go of it, because the collector is off.
             async with asyncio.timeout(10):
                 while count_manifests() > before:
                     await asyncio.sleep(0.01)
