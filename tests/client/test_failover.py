@@ -12,17 +12,12 @@ from registry.errors import UpstreamDeniedError, UpstreamUnavailableError, Upstr
 from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
 from tests.client.conftest import REPOSITORY, SHORT, TAG, calling
-from tests.support.servers.hostile import Hostile, Script, hostile, say, stall
+from tests.support.servers.hostile import Hostile, Script, hostile, response, say, stall
 
 pytestmark = pytest.mark.anyio
 
 BLOB = b"a layer" * 100
 MANIFEST = b"{}"
-
-
-def response(body: bytes = b"", *lines: str, status: str = "200 OK") -> bytes:
-    head = [f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body)}", "Connection: close"]
-    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 DOWN = say(response(status="503 Down"))

@@ -23,7 +23,7 @@ from registry.oci.media_types import OCI_MANIFEST, SCHEMA1_TYPES
 from storage.digest import Digest
 from tests.client import conftest
 from tests.client.conftest import REPOSITORY, SHORT, TAG
-from tests.support.servers.hostile import Script, drip, hostile, say, stall
+from tests.support.servers.hostile import Script, drip, hostile, response, say, stall
 
 pytestmark = pytest.mark.anyio
 
@@ -33,13 +33,6 @@ SECRET = b"secret-word"
 BLOB = b"a layer" * 100
 DIGEST = Digest.of(BLOB)
 BOMB = gzip.compress(bytes(50 << 20))
-
-
-def response(body: bytes = b"", *lines: str, status: str = "200 OK") -> bytes:
-    """Return a response with the length of its body, unless a line states another framing."""
-    framed = any(line.lower().startswith(("content-length", "transfer-encoding")) for line in lines)
-    head = [f"HTTP/1.1 {status}", *lines, *([] if framed else [f"Content-Length: {len(body)}"])]
-    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def manifest(body: bytes, *lines: str) -> bytes:

@@ -7,17 +7,9 @@ from contextlib import asynccontextmanager
 from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
 from tests.scenarios.mirrors.conftest import Image
-from tests.support.servers.hostile import Hostile, Script, hostile
+from tests.support.servers.hostile import Hostile, Script, hostile, response
 
-PIECE = 64 << 10
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
-
-
-def response(body: bytes, *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    """Return a response. `length` is the stated length of the body, by default the real one."""
-    stated = len(body) if length is None else length
-    head = [f"HTTP/1.1 {status}", *lines, f"Content-Length: {stated}", "Connection: close"]
-    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 class FakeUpstream:

@@ -12,10 +12,10 @@ import pytest
 from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
 from tests.scenarios.mirrors.conftest import Image, Place
-from tests.scenarios.mirrors.fake_upstream import FakeUpstream, response
+from tests.scenarios.mirrors.fake_upstream import FakeUpstream
 from tests.scenarios.mirrors.test_pulls import pull
 from tests.support.kit import codes
-from tests.support.servers.hostile import Script, drip, say, stall
+from tests.support.servers.hostile import Script, drip, response, say, stall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -77,7 +77,7 @@ def refusal(status: str, *lines: str) -> Script:
     return say(response(b"secret-word", *lines, status=status))
 
 
-PARTIAL = response(b"{", f"Content-Type: {OCI_MANIFEST}", length=500)
+PARTIAL = response(b"{", f"Content-Type: {OCI_MANIFEST}", "Content-Length: 500")
 FAILURES = {
     "401": Failure(refusal("401 Unauthorized"), status=404, code="MANIFEST_UNKNOWN"),
     "403": Failure(refusal("403 Forbidden"), status=404, code="MANIFEST_UNKNOWN"),
@@ -185,9 +185,9 @@ LIES: dict[str, Script] = {
     "other bytes": say(response(b"x" * SIZE)),
     "last byte wrong": say(response(b"b" * (SIZE - 1) + b"x")),
     "short": say(response(b"b" * (SIZE - 1))),
-    "shorter than stated": say(response(b"b" * (SIZE - 9), length=SIZE)),
+    "shorter than stated": say(response(b"b" * (SIZE - 9), f"Content-Length: {SIZE}")),
     "longer": say(response(b"b" * (SIZE + 1))),
-    "endless": drip(response(b"", length=1 << 40), bytes(1 << 20), 0.001),
+    "endless": drip(response(b"", f"Content-Length: {1 << 40}"), bytes(1 << 20), 0.001),
     "endless chunks": drip(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nwrong\r\n" * 10_000, 0.001
     ),

@@ -11,7 +11,6 @@ from registry.app import Runtime
 from registry.errors import ConflictError
 from registry.metadata.content import blobs, key_ownership
 from registry.services.content.publication import Publication
-from registry.services.content.whole_uploads import WholeUploads
 from registry.services.maintenance import fsck as module
 from registry.services.maintenance.fsck import FindingKind, RepairAction, Report
 from storage.digest import Digest
@@ -20,6 +19,7 @@ from storage.errors import StoreUnavailableError
 from storage.keys import blob_key, new_generation, new_multipart_key, staged_key
 from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
+from storage.staging import StagingArea
 from tests.api.conftest import Api
 from tests.services.scrub.conftest import (
     NAME,
@@ -325,12 +325,9 @@ async def push_beside(
         await link(publication, *rest, **more)
         await api.opened.registry.deletions.sweep()
 
-    async def refuse(*_: object, **__: object) -> bool:
-        return False  # else no test can run between the bytes and the row
-
     with monkeypatch.context() as beside:
         beside.setattr(Publication, "link", late)
-        beside.setattr(WholeUploads, "complete", refuse)
+        beside.setattr(StagingArea, "takes_whole", False)  # else nothing runs between the two
         await push_in_chunks(api, NAME, BIG)
     return reports[0], await get(api, BIG)
 

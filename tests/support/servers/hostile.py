@@ -33,6 +33,13 @@ class Hostile:
             await writer.wait_closed()
 
 
+def response(body: bytes = b"", *lines: str, status: str = "200 OK") -> bytes:
+    """Return a response with the length of its body, unless a line states another framing."""
+    framed = any(line.lower().startswith(("content-length", "transfer-encoding")) for line in lines)
+    head = [f"HTTP/1.1 {status}", *lines, *([] if framed else [f"Content-Length: {len(body)}"])]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
 def say(*pieces: bytes) -> Script:
     """Return a script that sends the bytes."""
 
