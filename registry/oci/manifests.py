@@ -70,6 +70,12 @@ class Manifest:
         """The layers that must exist. Clients do not push the others."""
         return tuple(layer for layer in self.layers if layer.media_type not in NON_DISTRIBUTABLE)
 
+    @property
+    def required_blobs(self) -> tuple[Descriptor, ...]:
+        """The blobs that must exist: the layers that clients push, and the config."""
+        config = () if self.config is None else (self.config,)
+        return (*self.distributable_layers, *config)
+
 
 def parse_manifest(raw: bytes, content_type: str | None) -> Manifest:
     """Parse a manifest with this Content-Type.

@@ -28,6 +28,7 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.content import removal
 from registry.services.content.manifest_cache import ManifestCache
+from registry.services.content.manifest_parsing import ON_THREAD
 from registry.services.content.settings import ContentSettings
 from registry.services.gc.settings import GcSettings
 from registry.services.quotas.quotas import NOBODY, require_room
@@ -35,7 +36,6 @@ from storage.digest import DEFAULT_ALGORITHM, Digest
 
 __all__ = ["Manifests", "Pushed", "StoredManifest", "TagCondition", "TagRights"]
 
-_ON_THREAD = 64 * 1024
 """Minimum size, in bytes, for hashing and parsing on a thread."""
 
 _AT_ONCE = 2
@@ -210,7 +210,7 @@ class Manifests:
                 sparse=sparse or self._may_be_sparse(manifest),
             )
 
-        if len(raw) < _ON_THREAD:
+        if len(raw) < ON_THREAD:
             return await store(*_read(raw, content_type, digest))
         async with self._large:
             return await store(*await asyncio.to_thread(_read, raw, content_type, digest))
@@ -362,7 +362,4 @@ def _names_more(manifest: Manifest) -> bool:
 
 def _required(manifest: Manifest) -> set[Digest]:
     """Return the digests that must exist: all content but non-distributable layers."""
-    named = [*manifest.distributable_layers, *manifest.entries]
-    if manifest.config is not None:
-        named.append(manifest.config)
-    return {descriptor.digest for descriptor in named}
+    return {named.digest for named in (*manifest.required_blobs, *manifest.entries)}

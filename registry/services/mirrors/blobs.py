@@ -1,6 +1,5 @@
 """Blobs of mirrors that are not cached: from the upstream, which a fill stores meanwhile."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +13,7 @@ from registry.errors import (
 from registry.metadata.content import manifest_graph, repositories
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.oci.manifests import parse_manifest
+from registry.services.content.manifest_parsing import parse_on_loop_or_thread
 from registry.services.content.manifests import Manifests
 from registry.services.mirrors.download import BlobSource, Body, ThrottledBody
 from registry.services.mirrors.fill import FillReader
@@ -92,8 +91,8 @@ class MirroredBlobs:
             found = await self._manifests.get(at.name, parent, time.monotonic())
         except ManifestUnknownError:  # deleted meanwhile
             return None
-        manifest = await asyncio.to_thread(parse_manifest, found.raw, found.row.media_type)
-        named = (*manifest.layers, *([manifest.config] if manifest.config else []))
+        manifest = await parse_on_loop_or_thread(found.raw, found.row.media_type)
+        named = (*manifest.layers, *manifest.required_blobs)
         return next((each.size for each in named if each.digest == digest), None)
 
 

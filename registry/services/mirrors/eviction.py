@@ -6,7 +6,7 @@ import time
 from msgspec import Struct, field
 
 from registry.auth.audit_log import Actor, Event, record
-from registry.auth.policy.principals import MIRROR, OPERATOR
+from registry.auth.policy.principals import OPERATOR
 from registry.errors import (
     ConflictError,
     ManifestInUseError,
@@ -190,7 +190,7 @@ class Eviction:
     async def _evict(self, mirror: Mirror, use: ImageUse) -> EvictedImage | None:
         return await self._db.write(
             lambda tx: evictor.evict(tx, mirror, use),
-            actor=f"{MIRROR.name}:{mirror.name}",
+            actor=mirror.principal.name,
             may_use_reserve=True,
         )
 

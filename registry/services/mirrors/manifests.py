@@ -7,7 +7,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from registry.auth.policy.principals import Principal
 from registry.errors import (
     ManifestInvalidError,
     ManifestUnknownError,
@@ -24,8 +23,8 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.mirrors import mirror_tag_history, mirror_tags
 from registry.metadata.mirrors.mirror_tags import MirrorTag
-from registry.oci.manifests import parse_manifest
 from registry.oci.references import Reference, Tag
+from registry.services.content.manifest_parsing import parse_on_loop_or_thread
 from registry.services.content.manifests import Manifests, StoredManifest
 from registry.services.maintenance.leases import Leases
 from registry.services.mirrors.cooldown import Cooldowns, make_held_error
@@ -48,7 +47,6 @@ SEEN_S = 5.0
 """The time for which an upstream that has responded counts as reachable."""
 
 _MOST_UNKNOWN = 10_000
-_ON_THREAD = 64 << 10
 _MICROSECOND = 1e-6
 
 
@@ -216,7 +214,7 @@ class MirroredManifests:
             mirror_tags.put(tx, at.name, tag, digest)
             mirror_tag_history.observe(tx, at.name, tag, latest or digest)
 
-        await self._db.write(work, actor=_principal(at).name, durable=False)
+        await self._db.write(work, actor=at.mirror.principal.name, durable=False)
 
     async def _update_held(
         self, at: Mirrored, tag: Tag, latest: Digest, upstream: "AnyUpstream"
@@ -225,7 +223,7 @@ class MirroredManifests:
 
         Raises ManifestUnknownError if all of its digests are held back.
         """
-        actor = _principal(at).name
+        actor = at.mirror.principal.name
         choice = await self._cooldowns.observe(at, tag, latest, actor)
         while choice.digest is not None:
             try:
@@ -275,7 +273,7 @@ class MirroredManifests:
                 at.name,
                 raw,
                 media_type,
-                _principal(at),
+                at.mirror.principal,
                 digest=reference if isinstance(reference, Digest) else None,
                 set_tags=tags,
                 sparse=True,
@@ -344,13 +342,8 @@ class MirroredManifests:
 
     async def _is_complete(self, at: Mirrored, found: StoredManifest) -> bool:
         """Return whether all blobs of the manifest are cached."""
-        if len(found.raw) < _ON_THREAD:
-            manifest = parse_manifest(found.raw, found.row.media_type)
-        else:
-            manifest = await asyncio.to_thread(parse_manifest, found.raw, found.row.media_type)
-        wanted = {each.digest for each in manifest.distributable_layers}
-        if manifest.config is not None:
-            wanted.add(manifest.config.digest)
+        manifest = await parse_on_loop_or_thread(found.raw, found.row.media_type)
+        wanted = {each.digest for each in manifest.required_blobs}
 
         def work(tx: Transaction) -> bool:
             repository = repositories.find(tx, at.name)
@@ -375,10 +368,6 @@ class MirroredManifests:
         self._unknown.move_to_end(key)
         while len(self._unknown) > _MOST_UNKNOWN:
             self._unknown.popitem(last=False)
-
-
-def _principal(at: Mirrored) -> Principal:
-    return Principal(f"mirror:{at.mirror.name}")
 
 
 def _unknown(at: Mirrored, reference: Reference, reason: str) -> ManifestUnknownError:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from registry.auth.policy.principals import MIRROR, Principal
 from registry.errors import ConflictError
 from registry.metadata.mirrors.mirrors import MirrorRow
 from registry.oci.names import RepositoryName
@@ -33,6 +34,11 @@ class Mirror:
     created_at: int = 0
     version: int = 0
     default_for: DefaultFor | None = field(default=None, compare=False)
+
+    @property
+    def principal(self) -> Principal:
+        """The principal that stores and deletes content of this mirror."""
+        return Principal(f"{MIRROR.name}:{self.name}")
 
     @classmethod
     def of_row(cls, row: MirrorRow) -> "Mirror":

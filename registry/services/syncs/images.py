@@ -8,12 +8,11 @@ from registry.errors import UpstreamProtocolError
 from registry.oci.manifests import Manifest, parse_manifest
 from registry.oci.media_types import MANIFEST_TYPES
 from registry.oci.platforms import Platform, list_excluded
+from registry.services.content.manifest_parsing import ON_THREAD
 from storage.digest import Digest
 
 MOST_MANIFESTS = 10_000
 """Maximum number of manifests of one image, which an upstream could make up."""
-
-_ON_THREAD = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +64,11 @@ async def _read_children(
     raw: RawManifest, platforms: tuple[Platform, ...], blobs: dict[Digest, int]
 ) -> list[Digest]:
     """Return the children of a manifest, and add its blobs to `blobs`."""
-    if len(raw.body) < _ON_THREAD:
+    if len(raw.body) < ON_THREAD:
         manifest, excluded = _parse(raw, platforms)
     else:
         manifest, excluded = await asyncio.to_thread(_parse, raw, platforms)
-    named = list(manifest.distributable_layers)
-    if manifest.config is not None:
-        named.append(manifest.config)
+    named = list(manifest.required_blobs)
     children = []
     for each in manifest.entries:
         if each.digest in excluded:

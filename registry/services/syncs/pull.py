@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from registry.auth.policy.principals import Principal
 from registry.errors import (
     ManifestUnknownError,
     UpstreamDeniedError,
@@ -107,7 +106,7 @@ class Pull:
         self._platforms = options.parse_platforms(mirror.options.platforms)
         self._log = log
         self._is_dry = is_dry
-        self._principal = Principal(f"mirror:{mirror.name}")
+        self._principal = mirror.principal
         self._planned: list[_PlannedTag] = []
         self._removals: list[tuple[Mirrored, Tag, Digest]] = []
         self._failures = Failures(log)
